@@ -1,0 +1,342 @@
+//! The `Engine` seam: the messages of the connection protocol (SYSTEMS 1.1) as methods.
+//!
+//! The control server speaks RTSP with clients and these messages with an engine; an engine does the delivery by proxy. One
+//! implementation drives the engine cores of this process; another will speak to an engine on another machine.
+//!
+//! | message | RTSP | the engine |
+//! | --- | --- | --- |
+//! | `create_session` | DESCRIBE | makes the session, says what the media is |
+//! | `setup_session` | SETUP | creates the resources of one track's delivery |
+//! | `start_session` | PLAY | prepares: file offsets and schedule to the range asked for |
+//! | `run_session` | PLAY, after the 200 is on its way | starts delivery |
+//! | `stop_session` | PAUSE | stops delivery, keeps the position |
+//! | `destroy_session` | TEARDOWN | frees everything |
+//! | `session_status`, `engine_status` | polled | monitor data |
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dataplane::media::MediaDescription;
+use serde::{Deserialize, Serialize};
+
+/// Names a session of an engine. Not the RTSP session id: that one is a secret between client and control server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// Names a client's byte stream whose sending side was handed to an engine (interleaved delivery).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamToken(pub u64);
+
+/// Why an engine refused, each with the RTSP status that tells the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum EngineError {
+    /// No such title, track or file: 404.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The file is there but cannot be delivered (broken, truncated, nothing in it that we can send): 415.
+    #[error("cannot deliver this media: {0}")]
+    Unsupported(String),
+    /// The session is unknown (it ended meanwhile): 454.
+    #[error("no such session")]
+    NoSession,
+    /// Not in this state (for instance: play before any set-up): 455.
+    #[error("not valid in this state: {0}")]
+    State(String),
+    /// The range asked for lies outside the title: 457.
+    #[error("invalid range: {0}")]
+    Range(String),
+    /// The resources for one more stream are not there: 453.
+    #[error("not enough capacity: {0}")]
+    Capacity(String),
+    /// The title is being read for the first time and is not ready, or the engine does not answer: 503.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Answer to `create_session`.
+#[derive(Clone, Debug)]
+pub struct SessionCreated {
+    /// The session.
+    pub session: SessionId,
+    /// What the media is.
+    pub media: Arc<MediaDescription>,
+}
+
+/// How one track is to be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrackTransport {
+    /// RTP over UDP, unicast.
+    Udp {
+        /// Where RTP goes: the address of the RTSP connection and the client's port.
+        rtp: SocketAddr,
+        /// Where RTCP goes.
+        rtcp: SocketAddr,
+        /// The server address that the client connected to; RTP comes from there.
+        local_addr: IpAddr,
+    },
+    /// RTP interleaved in the RTSP connection.
+    Interleaved {
+        /// The connection, attached before.
+        stream: StreamToken,
+        /// Channel of RTP.
+        rtp_channel: u8,
+        /// Channel of RTCP.
+        rtcp_channel: u8,
+    },
+}
+
+/// Answer to `setup_session`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackReady {
+    /// RTP synchronisation source of the track.
+    pub ssrc: u32,
+    /// Our RTP and RTCP ports (UDP delivery only).
+    pub server_ports: Option<(u16, u16)>,
+}
+
+/// Where play starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlayFrom {
+    /// Where it stopped; the beginning if it never played. Also `npt=now-` on stored media.
+    Position,
+    /// At the last sync sample at or before this time (nanoseconds of normal play time).
+    Npt(u64),
+}
+
+/// One track's entry of RTP-Info.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackStart {
+    /// Container's track id.
+    pub track_id: u32,
+    /// Sequence number of the first packet.
+    pub seq: u16,
+    /// RTP time that corresponds to the start of the range.
+    pub rtptime: u32,
+}
+
+/// Answer to `start_session`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Where play really starts (a sync sample), nanoseconds of normal play time.
+    pub from_ns: u64,
+    /// Where it ends, nanoseconds of normal play time.
+    pub to_ns: u64,
+    /// One entry for each track that was set up, in set-up order.
+    pub tracks: Vec<TrackStart>,
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// Set up, nothing played yet.
+    Ready,
+    /// Being delivered.
+    Playing,
+    /// Stopped by the client.
+    Paused,
+    /// The range was delivered to its end.
+    Ended,
+    /// Given up by the engine (see `end_reason`).
+    Failed,
+}
+
+/// Delivery state of one track.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrackStatus {
+    /// Container's track id.
+    pub track_id: u32,
+    /// RTP synchronisation source.
+    pub ssrc: u32,
+    /// RTP packets sent.
+    pub packets: u64,
+    /// RTP payload bytes sent.
+    pub payload_bytes: u64,
+    /// Cumulative loss of the client's last receiver report.
+    pub rr_lost: i64,
+    /// Fraction lost of the client's last receiver report, 0 to 1.
+    pub rr_fraction_lost: f64,
+    /// Interarrival jitter of the client's last receiver report, microseconds.
+    pub rr_jitter_us: u64,
+    /// CNAME of the client's SDES, if it sent one.
+    pub client_cname: Option<String>,
+}
+
+/// Delivery state of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The session.
+    pub session: SessionId,
+    /// What it is doing.
+    pub state: SessionState,
+    /// Path of the title.
+    pub path: String,
+    /// Client's address.
+    pub client: String,
+    /// "UDP" or "TCP".
+    pub transport: String,
+    /// Engine core that delivers it.
+    pub core: u32,
+    /// Normal play time reached, nanoseconds.
+    pub position_ns: u64,
+    /// File offset of the last byte handed to the packetiser.
+    pub file_offset: u64,
+    /// How long ago the client last showed by RTCP that it lives, nanoseconds; `None` when it never did.
+    pub last_rtcp_age_ns: Option<u64>,
+    /// Packet lateness.
+    pub lateness: LatenessSummary,
+    /// Tracks.
+    pub tracks: Vec<TrackStatus>,
+    /// Why the engine ended it.
+    pub end_reason: Option<String>,
+}
+
+/// Percentiles of packet lateness (send time minus due time).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatenessSummary {
+    /// Packets counted.
+    pub packets: u64,
+    /// Mean, microseconds.
+    pub mean_us: f64,
+    /// Median, microseconds.
+    pub p50_us: u64,
+    /// 99th percentile, microseconds.
+    pub p99_us: u64,
+    /// 99.9th percentile, microseconds.
+    pub p999_us: u64,
+    /// Highest, microseconds.
+    pub max_us: u64,
+}
+
+/// One engine core's monitor data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CoreStatus {
+    /// Index of the engine core, from 0.
+    pub core: u32,
+    /// CPU it is pinned to; `None` when pinning was refused.
+    pub cpu: Option<u32>,
+    /// Share of the last second that it worked (polling for nothing does not count), 0 to 1.
+    pub busy: f64,
+    /// Sessions it holds.
+    pub sessions: u32,
+    /// Of these, playing.
+    pub playing: u32,
+    /// Packets sent since start.
+    pub packets: u64,
+    /// Bytes of these on the network layer's face (RTP header and payload).
+    pub bytes: u64,
+    /// Payload rate of the last second, bits per second.
+    pub rate_bps: u64,
+    /// Our RTP and RTCP ports.
+    pub ports: (u16, u16),
+    /// Packet lateness since start.
+    pub lateness: LatenessSummary,
+    /// Upcalls that were due but carried over into the next turn, since start.
+    pub carried_over: u64,
+    /// How it reads the disk.
+    pub disk: String,
+    /// Disk reads since start.
+    pub disk_reads: u64,
+    /// Disk bytes since start.
+    pub disk_bytes: u64,
+    /// Disk errors since start.
+    pub disk_errors: u64,
+    /// Reads under way.
+    pub disk_in_flight: u32,
+    /// Buffer memory: chunks in all.
+    pub chunks: u64,
+    /// Buffer memory: chunks free.
+    pub chunks_free: u64,
+    /// Bytes of a chunk.
+    pub chunk_bytes: u64,
+    /// What pages the buffers lie on.
+    pub memory: String,
+}
+
+/// An engine's monitor data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// One entry per engine core.
+    pub cores: Vec<CoreStatus>,
+    /// Sessions that may exist at once.
+    pub sessions_max: u32,
+    /// How it sends ("kernel sockets").
+    pub net: String,
+}
+
+/// What the catalogue knows of one file of the media folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MediaEntry {
+    /// Path below the media folder, with `/` separators.
+    pub path: String,
+    /// File size in bytes.
+    pub size_bytes: u64,
+    /// What it is; `None` when it cannot be served.
+    pub media: Option<Arc<MediaDescription>>,
+    /// Why it cannot be served.
+    pub error: Option<String>,
+}
+
+/// The control server's view of an engine. All methods may be called from any thread of the control core.
+///
+/// Dropping the returned future gives no guarantee about whether the engine acted; `destroy_session` may always be called.
+pub trait Engine: Send + Sync + 'static {
+    /// Opens the title at `path` (relative to the media folder, already percent-decoded; the engine refuses any path that leaves the
+    /// folder) and makes a session of it for the client at `client`.
+    fn create_session(&self, path: &str, client: SocketAddr) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
+
+    /// What the title at `path` is, without making a session.
+    fn describe(&self, path: &str) -> impl Future<Output = Result<Arc<MediaDescription>, EngineError>> + Send;
+
+    /// Creates the resources to deliver one track.
+    fn setup_session(
+        &self,
+        session: SessionId,
+        track_id: u32,
+        transport: TrackTransport,
+    ) -> impl Future<Output = Result<TrackReady, EngineError>> + Send;
+
+    /// Prepares delivery from `from` to `to_ns` (end of the title when `None`). Delivery that runs is stopped first.
+    fn start_session(
+        &self,
+        session: SessionId,
+        from: PlayFrom,
+        to_ns: Option<u64>,
+    ) -> impl Future<Output = Result<Started, EngineError>> + Send;
+
+    /// Starts the delivery that was prepared.
+    fn run_session(&self, session: SessionId) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Stops delivery; the answer is the position, nanoseconds of normal play time.
+    fn stop_session(&self, session: SessionId) -> impl Future<Output = Result<u64, EngineError>> + Send;
+
+    /// Sends BYE, frees every resource, forgets the session. Unknown sessions are fine.
+    fn destroy_session(&self, session: SessionId) -> impl Future<Output = ()> + Send;
+
+    /// Delivery state of one session.
+    fn session_status(&self, session: SessionId) -> impl Future<Output = Result<SessionStatus, EngineError>> + Send;
+
+    /// Delivery state of all sessions.
+    fn sessions(&self) -> impl Future<Output = Vec<SessionStatus>> + Send;
+
+    /// Monitor data.
+    fn engine_status(&self) -> impl Future<Output = EngineStatus> + Send;
+
+    /// The media folder's titles, by path.
+    fn media(&self) -> impl Future<Output = Vec<MediaEntry>> + Send;
+
+    /// Hands the sending side of a client's connection over: from now on only the engine writes to it, and RTSP responses go through
+    /// `stream_write`, so that they never cut an interleaved packet in two. `connection` is a duplicate of the socket.
+    fn attach_stream(&self, connection: std::os::fd::OwnedFd) -> impl Future<Output = Result<StreamToken, EngineError>> + Send;
+
+    /// Queues bytes on an attached connection. Order is kept. Never waits; what does not fit closes the stream.
+    fn stream_write(&self, stream: StreamToken, bytes: Bytes);
+
+    /// Passes on the payload of a `$` frame that arrived on an attached connection (RTCP of the client).
+    fn stream_input(&self, stream: StreamToken, channel: u8, payload: Bytes);
+
+    /// The connection is gone: sessions delivered through it end.
+    fn detach_stream(&self, stream: StreamToken);
+}

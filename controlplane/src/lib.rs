@@ -1,0 +1,3 @@
+//! The control core: RTSP, SDP, sessions, configuration, the monitor. Knows nothing of how bytes reach the wire.
+
+pub mod engine;

@@ -1,0 +1,79 @@
+//! The `Disk` seam: submit a batch of reads into chunks, reap completions.
+//!
+//! A disk is owned by one engine core. It never blocks: what it cannot take now it leaves in the batch. The chunk travels with the
+//! request and comes back with the completion, so whoever holds it is its only owner.
+
+use std::collections::VecDeque;
+
+use hugepages::Chunk;
+
+/// Offsets and lengths of reads are multiples of this (O_DIRECT), except that a read may reach past the end of its file.
+pub const READ_ALIGN_BYTES: u64 = 4096;
+
+/// One read.
+#[derive(Debug)]
+pub struct ReadRequest<F> {
+    /// Comes back with the completion.
+    pub tag: u64,
+    /// What to read from.
+    pub file: F,
+    /// Byte offset in the file; a multiple of [`READ_ALIGN_BYTES`].
+    pub offset: u64,
+    /// Bytes wanted; a multiple of [`READ_ALIGN_BYTES`] and at most the chunk's size.
+    pub len: usize,
+    /// Where the bytes go.
+    pub chunk: Chunk,
+}
+
+/// One finished read.
+#[derive(Debug)]
+pub struct ReadDone {
+    /// The request's tag.
+    pub tag: u64,
+    /// The request's chunk.
+    pub chunk: Chunk,
+    /// Bytes read (fewer than asked for only at the end of the file), or why not.
+    pub result: Result<usize, DiskError>,
+}
+
+/// Why a read failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    /// The operating system's or the device's error number.
+    #[error("read failed: {}", std::io::Error::from_raw_os_error(*.0))]
+    Os(i32),
+}
+
+/// Counters of a disk since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Reads submitted.
+    pub reads: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Reads that failed.
+    pub errors: u64,
+    /// Reads under way.
+    pub in_flight: u32,
+}
+
+/// A reader of media files.
+pub trait Disk {
+    /// A handle of an open file; cheap to clone, safe to send from the thread that opened it.
+    type File: Clone + Send + std::fmt::Debug + 'static;
+
+    /// Takes requests from the front of `batch` until it is empty or the device's queue is full; all in one call to the device.
+    fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<Self::File>>);
+
+    /// Appends finished reads to `done`, without blocking; never more than `done` has spare capacity for.
+    fn reap(&mut self, now_ns: u64, done: &mut Vec<ReadDone>);
+
+    /// Reads under way.
+    fn in_flight(&self) -> usize;
+
+    /// What reads the files and how, in a few words for people ("io_uring, O_DIRECT, fixed buffers").
+    fn describe(&self) -> &str;
+
+    /// Counters since start.
+    fn counters(&self) -> DiskCounters;
+}

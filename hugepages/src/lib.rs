@@ -1,0 +1,13 @@
+//! Memory for devices.
+//!
+//! - [`arena`]: one prefaulted mapping, on huge pages where the machine grants them, with an honest answer where it does not.
+//! - [`chunk`]: a pool of equal chunks in an arena; a chunk is filled once by its only owner and then shared as reference-counted
+//!   slices that give it back by themselves.
+//!
+//! Nothing here knows packets or media.
+
+pub mod arena;
+pub mod chunk;
+
+pub use arena::{Arena, ArenaError, Backing};
+pub use chunk::{Chunk, ChunkPool, Slice};

@@ -1,0 +1,9 @@
+//! Packets and sockets.
+//!
+//! - [`host`]: the [`Host`](host::Host) seam, all that delivery needs of a network: datagrams out in batches, datagrams in, byte streams.
+//! - [`kernel`]: that seam on kernel sockets, the unprivileged default and the honest baseline.
+//! - [`sim`]: that seam in simulated time, for tests.
+//!
+//! Nothing here knows media or RTSP.
+
+pub mod host;
