@@ -1,1 +1,3 @@
-//! testbed
+//! The testbed: load generation, punctuality measured at the receiver, end-to-end tests, fuzz targets.
+
+pub mod fuzz;

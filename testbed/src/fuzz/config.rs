@@ -1,0 +1,4 @@
+//! Fuzz target `config`.
+
+/// Runs one input.
+pub fn run(_data: &[u8]) {}

@@ -1,0 +1,24 @@
+//! Bodies of the fuzz targets. `testbed/fuzz` wraps each for libFuzzer; `tests/corpus.rs` replays `testbed/corpus/<target>/` through the
+//! same functions in `make test`. A body must hold on every input: it panics only when the code under test broke a promise.
+
+pub mod config;
+pub mod mp4_index;
+pub mod packetise;
+pub mod range_header;
+pub mod rtcp;
+pub mod rtsp_input;
+pub mod transport_header;
+
+/// A fuzz target's body.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("config", config::run),
+    ("mp4_index", mp4_index::run),
+    ("packetise", packetise::run),
+    ("range_header", range_header::run),
+    ("rtcp", rtcp::run),
+    ("rtsp_input", rtsp_input::run),
+    ("transport_header", transport_header::run),
+];

@@ -1,0 +1,4 @@
+//! Fuzz target `packetise`.
+
+/// Runs one input.
+pub fn run(_data: &[u8]) {}

@@ -1,0 +1,4 @@
+//! Fuzz target `range_header`.
+
+/// Runs one input.
+pub fn run(_data: &[u8]) {}

@@ -1,0 +1,4 @@
+//! Fuzz target `rtsp_input`.
+
+/// Runs one input.
+pub fn run(_data: &[u8]) {}

@@ -1,0 +1,4 @@
+//! Fuzz target `transport_header`.
+
+/// Runs one input.
+pub fn run(_data: &[u8]) {}
