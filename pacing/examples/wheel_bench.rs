@@ -1,11 +1,12 @@
-//! What a release costs: streams of packets, each released and put back one packet time later.
+//! What the parts of a polling turn that live in this package cost: a reading of the clock, and a release of the wheel (streams of
+//! packets, each released and put back one packet time later).
 //!
 //! `cargo run -p pacing --release --example wheel_bench`
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use pacing::Wheel;
+use pacing::{Clock, TscClock, Wheel};
 
 const TICK_NS: u64 = 32_768;
 /// Packet time of a 1.4 Mbps stream in packets of 1,400 bytes.
@@ -14,6 +15,15 @@ const PACKET_NS: u64 = 8_000_000;
 const TURN_NS: u64 = 5_000;
 
 fn main() {
+    let clock = TscClock::new();
+    let readings = 10_000_000u64;
+    let started = Instant::now();
+    for _ in 0..readings {
+        black_box(clock.now_ns());
+    }
+    let per_reading = started.elapsed().as_nanos() as f64 / readings as f64;
+    println!("clock: {per_reading:.1} ns/reading ({})", if clock.uses_counter() { "time-stamp counter" } else { "CLOCK_MONOTONIC" });
+
     println!("{:>8}  {:>12}  {:>12}  {:>12}", "keys", "ns/release", "ns/idle pop", "ns/move");
     for keys in [100u32, 1_000, 10_000, 50_000, 100_000] {
         let mut wheel = Wheel::new(keys, TICK_NS, 0);
