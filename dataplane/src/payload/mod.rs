@@ -44,4 +44,6 @@ pub struct PacketMeta {
     pub marker: bool,
     /// Where in the sample the payload's first byte came from: its share of the sample's time (even spreading).
     pub sample_offset: u32,
+    /// To be added to the sample's RTP timestamp, RTP clock units.
+    pub timestamp_offset: u32,
 }
