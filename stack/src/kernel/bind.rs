@@ -146,7 +146,7 @@ pub(super) fn bind(config: &KernelConfig) -> Result<Bound, BindError> {
     let families = if ipv6 { "IPv4 and IPv6" } else { "IPv4" };
     notes.push(format!("UDP ports {} and {} on all {families} addresses", ports[0], ports[1]));
     size_buffers(&sockets, config.socket_buffer_bytes, &mut notes);
-    let gso = config.gso && sockets.iter().all(|socket| sockets_segment(socket));
+    let gso = config.gso && sockets.iter().all(segments);
     notes.push(match (config.gso, gso) {
         (true, true) => "bursts to one client are joined (UDP GSO)".to_owned(),
         (true, false) => "this kernel has no UDP GSO: every datagram is sent singly".to_owned(),
@@ -231,7 +231,7 @@ fn size_buffers(sockets: &[Socket], bytes: usize, notes: &mut Vec<String>) {
 }
 
 /// The kernel knows UDP_SEGMENT (Linux 4.18); 0 leaves single sends as they are.
-fn sockets_segment(socket: &Socket) -> bool {
+fn segments(socket: &Socket) -> bool {
     sockopt::set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 

@@ -249,3 +249,6 @@ impl Host for KernelHost {
         HostCounters { stream_tx_bytes: self.streams.tx_bytes(), streams: self.streams.len(), flows: self.flows.len(), ..self.counters }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,6 +194,12 @@ impl TxQueue {
         self.refused.take()
     }
 
+    /// Messages of the last plan.
+    #[cfg(test)]
+    pub(super) fn planned(&self) -> &[Message] {
+        &self.plan
+    }
+
     /// False when the wire was full.
     fn flush_port(&mut self, port: usize, wire: &mut impl Wire, counters: &mut HostCounters) -> bool {
         self.plan(port);
