@@ -1,0 +1,1 @@
+//! The `tactus` command.
