@@ -7,7 +7,9 @@
 //! - [`disks`]: the `Disk` seam and its implementations.
 //! - [`media`]: containers to samples with times.
 //! - [`payload`]: samples to RTP payloads.
+//! - [`rtp`]: RTP headers, RTCP, the reports of a stream.
 
 pub mod disks;
 pub mod media;
 pub mod payload;
+pub mod rtp;
