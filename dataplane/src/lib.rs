@@ -10,6 +10,7 @@
 //! - [`gdsl`]: the data streaming library: peers, links, the executor.
 //! - [`media`]: containers to samples with times.
 //! - [`payload`]: samples to RTP payloads.
+//! - [`rtp`]: RTP headers, RTCP, the reports of a stream.
 
 pub mod delivery;
 pub mod disks;
