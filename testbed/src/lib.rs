@@ -1,3 +1,7 @@
 //! The testbed: load generation, punctuality measured at the receiver, end-to-end tests, fuzz targets.
 
 pub mod fuzz;
+pub mod lateness;
+pub mod load;
+pub mod noise;
+pub mod procstat;
