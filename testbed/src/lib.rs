@@ -3,3 +3,7 @@
 pub mod clip;
 pub mod fuzz;
 pub mod sim;
+pub mod lateness;
+pub mod load;
+pub mod noise;
+pub mod procstat;
