@@ -15,6 +15,8 @@ CLIP = media/sample.mp4
 RUN_PACKAGES = gcc libc6-dev ffmpeg
 # Also to read the status.
 DEMO_PACKAGES = $(RUN_PACKAGES) curl jq
+# libFuzzer is C++.
+FUZZ_PACKAGES = gcc libc6-dev g++
 # Real players and the server that `make bench` is compared with.
 TEST_PACKAGES = $(DEMO_PACKAGES) gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
@@ -22,7 +24,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) gstreamer1.0-tools gstreamer1.0-plugins-base gs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-run setup-demo setup-test build run demo test test-long lint bench fuzz clean
+.PHONY: help setup setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -53,7 +55,7 @@ define install
 		echo "apt could not install:$$missing. See the message above; then run make again."; exit 1; }
 endef
 
-setup: setup-test ## install what any goal needs (apt), only what is missing
+setup: setup-test setup-fuzz ## install what any goal needs (apt), only what is missing
 	@$(CARGO) --version >/dev/null 2>&1 || { echo 'Rust is missing: install it with https://rustup.rs'; exit 1; }
 
 setup-run:
@@ -61,6 +63,9 @@ setup-run:
 
 setup-demo:
 	$(call install,$(DEMO_PACKAGES),making and playing a clip and reading the status)
+
+setup-fuzz:
+	$(call install,$(FUZZ_PACKAGES),building the fuzzer)
 
 setup-test:
 	$(call install,$(TEST_PACKAGES),end-to-end tests with real players)
@@ -146,7 +151,7 @@ bench: setup-test build ## measure punctuality and cost on loopback, beside GStr
 	target/release/testbed bench
 
 # cargo-fuzz wants a nightly compiler for the sanitizer options; RUSTC_BOOTSTRAP lets the pinned one take them.
-fuzz: ## run every fuzz target for FUZZ_SECONDS (60), from the committed corpus
+fuzz: setup-fuzz ## run every fuzz target for FUZZ_SECONDS (60), from the committed corpus
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 	@set -e; for target in $$(sed -n 's/^name = "\(.*\)"$$/\1/p' testbed/fuzz/Cargo.toml | grep -v '^tactus-fuzz$$'); do \
 		echo "== $$target, $(FUZZ_SECONDS) s"; \
