@@ -50,6 +50,7 @@ pub struct Rtsp {
 /// # Errors
 /// [`Failure::Runtime`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
+    log_plan(&plan);
     if let Err(error) = super::os::stay_on(&plan.cpus.control) {
         tracing::warn!("control threads stay on all CPUs, where they can disturb the engine: {error}");
     }
@@ -170,6 +171,22 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::warn!("the service manager cannot be told: {error}");
     }
+}
+
+/// What was decided before anything is started.
+fn log_plan(plan: &Plan) {
+    let cpus = |cpus: &[u32]| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let shared = if plan.cpus.engine.iter().any(|cpu| plan.cpus.control.contains(cpu)) { " (shared: expect more lateness)" } else { "" };
+    tracing::info!(
+        "tactus {}: engine on CPU {}, control on CPU {}{shared}; network: {}; poll: {}; indexes kept in {}",
+        super::VERSION.as_str(),
+        cpus(&plan.cpus.engine),
+        cpus(&plan.cpus.control),
+        plan.config.net,
+        plan.config.poll,
+        plan.index_cache.as_ref().map_or_else(|| "memory only".to_owned(), |dir| dir.display().to_string())
+    );
+    tracing::debug!("effective configuration:\n{}", plan.config.to_toml());
 }
 
 /// What the engine made of the configuration.

@@ -5,6 +5,8 @@
 //! start of the process. What the engine reports is described where the engine defines it:
 //! [`CoreStatus`](crate::engine::CoreStatus), [`SessionStatus`], [`MediaEntry`].
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, MediaEntry, SessionStatus};
@@ -83,28 +85,32 @@ impl Totals {
 }
 
 /// The RTSP server's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RtspTotals {
-    /// Connections accepted.
+    /// Connections open.
     pub connections: u64,
-    /// Connections open now.
-    pub connections_open: u64,
-    /// Connections refused because too many were open.
+    /// Connections accepted since start.
+    pub connections_total: u64,
+    /// Connections closed at once because there were too many.
     pub connections_refused: u64,
-    /// Requests answered.
+    /// Requests answered since start.
     pub requests: u64,
-    /// Inputs that were no RTSP request.
-    pub bad_requests: u64,
-    /// Answers of 4xx.
+    /// Interleaved frames received since start.
+    pub frames: u64,
+    /// Responses 2xx since start.
+    pub responses_2xx: u64,
+    /// Responses 4xx since start.
     pub responses_4xx: u64,
-    /// Answers of 5xx.
+    /// Responses 5xx since start.
     pub responses_5xx: u64,
-    /// RTSP sessions made.
+    /// Sessions that exist.
     pub sessions: u64,
-    /// RTSP sessions that exist now.
-    pub sessions_open: u64,
-    /// RTSP sessions ended because their client gave no sign of life.
+    /// Sessions made since start.
+    pub sessions_total: u64,
+    /// Sessions ended because their client was not heard of, or by the engine.
     pub sessions_expired: u64,
+    /// Refusals since start, by status.
+    pub refused: BTreeMap<u16, u64>,
 }
 
 /// `GET /api/v1/sessions`.
