@@ -2,3 +2,5 @@
 
 pub mod clip;
 pub mod fuzz;
+pub mod player;
+pub mod serve;
