@@ -7,3 +7,5 @@ pub mod lateness;
 pub mod load;
 pub mod noise;
 pub mod procstat;
+pub mod player;
+pub mod serve;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::ClipError;
 
 /// Part of the cache folder's name; to be raised whenever a recipe below changes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Sight and sound of ten seconds. Both change all the time, so that no two samples are alike.
 const SOURCES: [&str; 8] = [
@@ -120,7 +120,7 @@ pub const CATALOGUE: &[CatalogueClip] = &[
             "-preset",
             "ultrafast",
             "-x265-params",
-            "keyint=25:bframes=3:log-level=error:scenecut=0",
+            "keyint=25:bframes=3:log-level=error:scenecut=0:info=0",
             "-tag:v",
             "hvc1",
             "-c:a",
@@ -156,12 +156,6 @@ pub const CATALOGUE: &[CatalogueClip] = &[
 /// The catalogue's entry of that file name.
 pub fn entry(name: &str) -> Option<&'static CatalogueClip> {
     CATALOGUE.iter().find(|c| c.name == name)
-}
-
-/// True when an `ffmpeg` can be run.
-pub fn have_ffmpeg() -> bool {
-    let run = Command::new("ffmpeg").arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    run.is_ok_and(|s| s.success())
 }
 
 /// The folder with all clips of the catalogue below `cache`, made now if need be.
