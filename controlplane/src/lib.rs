@@ -4,5 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod local;
 pub mod logging;
 pub mod units;
