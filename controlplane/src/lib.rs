@@ -7,3 +7,5 @@ pub mod http;
 pub mod local;
 pub mod logging;
 pub mod units;
+pub mod rtsp;
+pub mod sdp;
