@@ -69,7 +69,6 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
 
 /// Starts the engine of this process and the RTSP server, and runs the appliance over them.
 async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
-    log_plan(plan);
     let config = local_config(plan);
     let engine = tokio::task::spawn_blocking(move || LocalEngine::start(config))
         .await
