@@ -83,6 +83,12 @@ impl Shelf {
         self.evict(None);
     }
 
+    /// Bytes of titles held.
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The title of the file at `path`, which is `identity` now; begins a reading when it is not known.
     pub fn find_or_begin(&mut self, path: &str, identity: Identity) -> Found {
         self.clock += 1;
