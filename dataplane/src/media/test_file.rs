@@ -34,6 +34,7 @@ pub struct TestTrack {
     pub id: u32,
     pub handler: [u8; 4],
     pub timescale: u32,
+    /// The sample entries, one after the other.
     pub entry: Vec<u8>,
     /// Boxes of `stbl` besides `stsd`.
     pub tables: Vec<u8>,
@@ -49,7 +50,13 @@ impl TestTrack {
 
     /// The `trak` box.
     pub fn trak(&self) -> Vec<u8> {
-        let stsd = boxed(b"stsd", &[&be(&[0, 1]), &self.entry]);
+        let mut entries = 0;
+        let mut rest = &self.entry[..];
+        while let Some((size, _)) = rest.split_first_chunk::<4>() {
+            rest = &rest[u32::from_be_bytes(*size) as usize..];
+            entries += 1;
+        }
+        let stsd = boxed(b"stsd", &[&be(&[0, entries]), &self.entry]);
         let stbl = boxed(b"stbl", &[&stsd, &self.tables]);
         let mdhd = full(b"mdhd", &[0, 0, self.timescale, 0, 0]);
         let hdlr = boxed(b"hdlr", &[&[0; 8], &self.handler, &[0; 13]]);

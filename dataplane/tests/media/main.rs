@@ -1,7 +1,9 @@
 //! The reader of media files against the readers of others (ffprobe, the `mp4` crate), and against broken files.
 
 mod against_ffprobe;
+mod against_mp4;
 mod clips;
+mod mutations;
 
 use std::path::Path;
 
