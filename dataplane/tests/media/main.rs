@@ -3,6 +3,7 @@
 mod against_ffprobe;
 mod against_mp4;
 mod clips;
+mod counting;
 mod mutations;
 
 use std::path::Path;

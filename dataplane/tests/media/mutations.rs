@@ -1,7 +1,5 @@
 //! Broken files: whatever is done to a small clip, reading it ends, in bounded time and memory, and what is read keeps its promises.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
@@ -12,37 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::against_mp4::clip;
 use crate::clips::{AUDIO, VIDEO, ffmpeg, have_ffmpeg};
-
-/// Counts what the calling thread has allocated, so that tests on other threads do not disturb it.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    MOST.set(MOST.get().max(HELD.get()));
-}
-
-// SAFETY: every call is passed on to the system's allocator as it came; counting touches two cells and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller keeps the contract of `dealloc`; `ptr` came from `System`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::counting;
 
 /// Memory that a file of this size may take: its tables in memory, and 16 bytes for each 4 bytes of file, twice while a vector grows.
 fn allowed_bytes(file_bytes: usize) -> isize {
@@ -74,11 +42,9 @@ fn walk(title: &Title, file_bytes: u64) {
 }
 
 fn read(bytes: &[u8], what: &str) -> bool {
-    let held = HELD.get();
-    MOST.set(held);
     let began = Instant::now();
-    let result = read_title(&mut Cursor::new(bytes), bytes.len() as u64);
-    let (most, took) = (MOST.get() - held, began.elapsed());
+    let (result, most) = counting::most_bytes(|| read_title(&mut Cursor::new(bytes), bytes.len() as u64));
+    let took = began.elapsed();
     assert!(most <= allowed_bytes(bytes.len()), "{what}: {most} bytes of memory for a file of {}", bytes.len());
     assert!(took <= ALLOWED_TIME, "{what}: {took:?}");
     match &result {

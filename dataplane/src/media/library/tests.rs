@@ -199,16 +199,26 @@ fn memory_is_bounded_and_the_oldest_goes() {
         assert!(shelf.bytes() <= 3 * each);
     }
     assert!(library.catalogue().iter().all(|entry| matches!(entry.result, Some(Ok(_)))), "what they are is kept");
-    let eight = library.get("8.mp4").expect("it reads");
-    library.get("1.mp4").expect("it reads");
-    library.get("2.mp4").expect("it reads");
-    assert!(Arc::ptr_eq(&eight, &library.get("8.mp4").expect("it reads")));
-    library.get("3.mp4").expect("it reads");
-    assert!(Arc::ptr_eq(&eight, &library.get("8.mp4").expect("it reads")), "used last but one");
+    let held = |path: &str| {
+        let before = library.get(path).expect("it reads");
+        let weak = Arc::downgrade(&before);
+        drop(before);
+        weak
+    };
+    let eight = held("8.mp4");
+    let others = [held("1.mp4"), held("2.mp4")];
+    assert!(eight.upgrade().is_some());
+    held("8.mp4");
+    held("3.mp4");
+    assert!(eight.upgrade().is_some(), "used last but one");
+    assert!(others[0].upgrade().is_none(), "the least recently used went");
+    let in_use = library.get("8.mp4").expect("it reads");
     for i in 3..6 {
-        library.get(&format!("{i}.mp4")).expect("it reads");
+        held(&format!("{i}.mp4"));
     }
-    assert!(!Arc::ptr_eq(&eight, &library.get("8.mp4").expect("it reads")), "it had to go");
+    assert!(Arc::ptr_eq(&in_use, &library.get("8.mp4").expect("it reads")), "who plays it and who asks have the same one");
+    drop(in_use);
+    assert!(eight.upgrade().is_none(), "it had to go once nobody used it");
 }
 
 #[test]
