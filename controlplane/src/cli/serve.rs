@@ -135,12 +135,16 @@ pub async fn appliance<E: Engine>(engine: Arc<E>, rtsp: Rtsp, plan: &Plan, mut s
         }
     };
 
-    log_engine(&*engine).await;
     let own = super::os::first_ipv4();
     let servers = reachable(rtsp.address, own);
+    let announce = async {
+        log_engine(&*engine).await;
+        let media = tokio::time::timeout(LISTING_MAX, engine.media()).await;
+        listing(media.ok().as_deref(), plan, &servers)
+    };
     let announcement = tokio::select! {
         () = stop.wait() => None,
-        media = tokio::time::timeout(LISTING_MAX, engine.media()) => Some(listing(media.ok().as_deref(), plan, &servers)),
+        announcement = announce => Some(announcement),
     };
     if let Some(announcement) = announcement {
         if let Some(address) = http {
