@@ -5,4 +5,6 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod logging;
+pub mod rtsp;
+pub mod sdp;
 pub mod units;
