@@ -2,10 +2,10 @@
 
 pub mod clip;
 pub mod fuzz;
-pub mod sim;
 pub mod lateness;
 pub mod load;
 pub mod noise;
-pub mod procstat;
 pub mod player;
+pub mod procstat;
 pub mod serve;
+pub mod sim;

@@ -12,11 +12,14 @@ use testbed::{load, noise};
 ///
 /// Exit code: 0 when all is well, 1 when a requirement was not met, 2 when the measurement could not be made.
 #[derive(Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   testbed load --url rtsp://127.0.0.1:8554/clip.mp4 --clients 1000 --ramp 100/s --duration 30
   testbed load --url 'rtsp://127.0.0.1:8554/{n}.mp4' --titles 50 --clients 500 --require 'late_p99_ms<5,loss=0'
-  testbed probe-noise --cpu 1 --seconds 5")]
+  testbed probe-noise --cpu 1 --seconds 5"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

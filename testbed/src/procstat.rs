@@ -43,11 +43,7 @@ pub fn process(pid: u32) -> io::Result<ProcessUse> {
 fn parse_stat(text: &str) -> Option<ProcessUse> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(ProcessUse {
-        cpu_ns: (field(14)? + field(15)?) * tick_ns(),
-        resident_bytes: field(24)? * page_bytes(),
-        threads: field(20)?,
-    })
+    Some(ProcessUse { cpu_ns: (field(14)? + field(15)?) * tick_ns(), resident_bytes: field(24)? * page_bytes(), threads: field(20)? })
 }
 
 fn threads_ns(pid: u32) -> Option<u64> {

@@ -16,12 +16,13 @@ use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::{Config, HttpListen};
+use crate::config::{Config, HttpListen, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, server};
+use crate::local::{LocalConfig, LocalEngine};
 use crate::rtsp::{RtspConfig, RtspServer};
-use crate::units::duration;
+use crate::units::{ByteSize, duration};
 
 /// How long ending every session may take. With the limits below it makes the 3 seconds within which a stop is promised.
 const GOODBYE_MAX: Duration = Duration::from_millis(1_500);
@@ -62,8 +63,45 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
 }
 
 /// Starts the engine of this process, and runs the appliance over it.
-async fn start(_plan: &Plan, _stop: Stop) -> Result<(), Failure> {
-    Err(Failure::Runtime("this build has no engine".into()))
+async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
+    let config = local_config(plan);
+    let engine = tokio::task::spawn_blocking(move || LocalEngine::start(config))
+        .await
+        .map_err(|error| Failure::Runtime(error.to_string()))?
+        .map_err(|why| Failure::Runtime(format!("the engine cannot start: {why}")))?;
+    for facts in engine.facts() {
+        for note in &facts.notes {
+            tracing::info!("engine: {note}");
+        }
+    }
+    let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
+    let outcome = appliance(Arc::clone(&engine), plan, stop).await;
+    poller.abort();
+    if let Err(error) = tokio::task::spawn_blocking(move || engine.shut_down(ENGINE_STOP_MAX)).await {
+        tracing::warn!("the engine did not stop cleanly: {error}");
+    }
+    outcome
+}
+
+/// What the engine is told of the configuration.
+fn local_config(plan: &Plan) -> LocalConfig {
+    let config = &plan.config;
+    let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+    LocalConfig {
+        media: plan.media.clone(),
+        index_cache: plan.index_cache.clone(),
+        cpus: plan.cpus.engine.iter().map(|&cpu| usize::try_from(cpu).ok()).collect(),
+        poll: match config.poll {
+            Poll::Busy => dataplane::engine::Poll::Busy,
+            Poll::Adaptive => dataplane::engine::Poll::Adaptive,
+        },
+        rtp_port: config.rtp_port,
+        sessions_max: config.max_sessions,
+        memory_bytes: bytes(config.memory),
+        chunk_bytes: bytes(config.chunk),
+        read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
+        stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+    }
 }
 
 /// What the RTSP server is told of the configuration.

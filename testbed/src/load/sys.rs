@@ -134,11 +134,14 @@ impl Batch {
         // MSG_TRUNC: the length reported is the datagram's, though only its head is copied.
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         // SAFETY: every header points at memory of this struct that is valid and writable for the lengths given.
-        let count = unsafe { libc::recvmmsg(socket.as_raw_fd(), self.messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut()) };
+        let count =
+            unsafe { libc::recvmmsg(socket.as_raw_fd(), self.messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut()) };
         match check(count) {
             Ok(count) => Ok(count as usize),
             // A peer's ICMP error on a connected socket is no end of the world.
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => Ok(0),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => {
+                Ok(0)
+            }
             Err(e) => Err(e),
         }
     }
@@ -281,7 +284,8 @@ pub fn drops(socket: &impl AsRawFd) -> u64 {
     let mut values = [0u32; 9];
     let mut length = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the buffer is valid for the length given.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &mut length) };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &mut length) };
     if result == 0 { u64::from(values[8]) } else { 0 }
 }
 
