@@ -34,6 +34,7 @@ fn measure<D: Disk<File = MediaFile>>(mut disk: D, pool: &ChunkPool, path: &Path
     let file = MediaFile::open(path)?;
     let (mut batch, mut done) = (VecDeque::new(), Vec::with_capacity(256));
     let (mut offset, mut bytes) = (0, 0);
+    let (mut submitting, mut longest) = (Duration::ZERO, Duration::ZERO);
     let (started, cpu_started) = (Instant::now(), cpu_seconds());
     while bytes < file.size() {
         while offset < file.size()
@@ -43,7 +44,11 @@ fn measure<D: Disk<File = MediaFile>>(mut disk: D, pool: &ChunkPool, path: &Path
             batch.push_back(ReadRequest { tag: offset, file: file.clone(), offset, len, chunk });
             offset += len as u64;
         }
+        let submit_started = Instant::now();
         disk.submit(0, &mut batch);
+        let took = submit_started.elapsed();
+        submitting += took;
+        longest = longest.max(took);
         disk.reap(0, &mut done);
         if done.is_empty() {
             std::thread::sleep(PAUSE);
@@ -53,7 +58,14 @@ fn measure<D: Disk<File = MediaFile>>(mut disk: D, pool: &ChunkPool, path: &Path
         }
     }
     let (seconds, cpu, gigabytes) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_started, bytes as f64 / 1e9);
-    println!("{:7.0} MB/s  {:.4} CPU s/GB  {}, {file:?}", gigabytes * 1e3 / seconds, cpu / gigabytes, disk.describe());
+    println!("{}, {file:?}", disk.describe());
+    println!(
+        "    {:.0} MB/s, {:.4} CPU s/GB, submitting {:.1} us per read, longest submit {} us",
+        gigabytes * 1e3 / seconds,
+        cpu / gigabytes,
+        submitting.as_secs_f64() * 1e6 / disk.counters().reads as f64,
+        longest.as_micros(),
+    );
     Ok(())
 }
 

@@ -13,6 +13,8 @@ use stack::host::{FlowId, FlowSpec, Host};
 use stack::kernel::{KernelConfig, KernelHost};
 
 const PAYLOAD_BYTES: usize = 1400;
+/// The machine may be busy with other things: each case is measured this often, in turns with the others.
+const ROUNDS: usize = 7;
 
 /// User and system time of this thread.
 fn cpu() -> (Duration, Duration) {
@@ -37,7 +39,17 @@ struct Case {
     run: usize,
 }
 
-fn measure(case: &Case, sink: SocketAddr, arrived: &AtomicU64, packets: u64) {
+/// Nanoseconds per datagram, and shares.
+struct Figures {
+    wall: f64,
+    user: f64,
+    system: f64,
+    fill: f64,
+    per_call: f64,
+    arrived: f64,
+}
+
+fn measure(case: &Case, sink: SocketAddr, arrived: &AtomicU64, packets: u64) -> Figures {
     let (mut host, _) = KernelHost::bind(case.config).expect("bind");
     let local_addr = case.source.then_some(Ipv4Addr::LOCALHOST.into());
     let flows: Vec<FlowId> = (0..case.destinations)
@@ -68,20 +80,18 @@ fn measure(case: &Case, sink: SocketAddr, arrived: &AtomicU64, packets: u64) {
     std::thread::sleep(Duration::from_millis(50));
     let arrived = arrived.load(Ordering::Relaxed) - before;
     let each = |time: Duration| time.as_nanos() as f64 / sent as f64;
-    println!(
-        "{:<48} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>8.1} {:>8.1}%",
-        case.name,
-        each(wall),
-        each(user),
-        each(system),
-        each(filling),
-        sent as f64 / host.counters().tx_calls as f64,
-        100.0 * arrived as f64 / sent as f64
-    );
+    Figures {
+        wall: each(wall),
+        user: each(user),
+        system: each(system),
+        fill: each(filling),
+        per_call: sent as f64 / host.counters().tx_calls as f64,
+        arrived: 100.0 * arrived as f64 / sent as f64,
+    }
 }
 
 fn main() {
-    let packets = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let packets = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_000);
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("sink");
     let sink = socket.local_addr().expect("sink");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("sink");
@@ -95,7 +105,7 @@ fn main() {
             }
         })
     };
-    let base = KernelConfig { port: 0, gso: false, ..KernelConfig::default() };
+    let base = KernelConfig { port: 0, gso: false, streams_max: 0, ..KernelConfig::default() };
     let single = Case { name: "", config: base, destinations: 1, batch: 64, source: true, run: 1 };
     let joined = KernelConfig { gso: true, ..base };
     let cases = [
@@ -109,12 +119,19 @@ fn main() {
         Case { name: "1000 destinations, pairs singly", destinations: 1000, run: 2, ..single },
         Case { name: "1000 destinations, pairs joined by GSO", config: joined, destinations: 1000, run: 2, ..single },
     ];
-    println!(
-        "ns per datagram of {PAYLOAD_BYTES} bytes{:>25} {:>7} {:>7} {:>7} {:>8} {:>9}",
-        "wall", "user", "system", "fill", "per call", "arrived"
-    );
-    for case in &cases {
-        measure(case, sink, &arrived, packets);
+    println!("ns per datagram of {PAYLOAD_BYTES} bytes (best of {ROUNDS})      wall    user  system    fill per call  arrived");
+    let mut best: Vec<Option<Figures>> = cases.iter().map(|_| None).collect();
+    for _ in 0..ROUNDS {
+        for (case, best) in cases.iter().zip(&mut best) {
+            let new = measure(case, sink, &arrived, packets);
+            if best.as_ref().is_none_or(|old| new.user + new.system < old.user + old.system) {
+                *best = Some(new);
+            }
+        }
+    }
+    for (case, best) in cases.iter().zip(best) {
+        let Some(Figures { wall, user, system, fill, per_call, arrived }) = best else { continue };
+        println!("{:<42} {wall:>7.0} {user:>7.0} {system:>7.0} {fill:>7.0} {per_call:>8.1} {arrived:>7.1}%", case.name);
     }
     stop.store(true, Ordering::Relaxed);
     reader.join().expect("reader");

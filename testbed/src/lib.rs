@@ -2,5 +2,10 @@
 
 pub mod clip;
 pub mod fuzz;
+pub mod lateness;
+pub mod load;
+pub mod noise;
 pub mod player;
+pub mod procstat;
 pub mod serve;
+pub mod sim;

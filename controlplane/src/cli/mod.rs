@@ -95,7 +95,7 @@ pub enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Config(ConfigError::Read { .. }) | Failure::Runtime(_) => ExitCode::from(1),
+            Failure::Runtime(_) => ExitCode::from(1),
             Failure::Config(_) => ExitCode::from(2),
             Failure::Plan(error) => ExitCode::from(if error.is_configuration() { 2 } else { 1 }),
         }
@@ -112,7 +112,11 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tactus: {failure}");
+            match &failure {
+                // These lines begin with their place in the file, which editors and terminals can follow.
+                Failure::Config(mistakes @ ConfigError::File(_)) => eprintln!("{mistakes}"),
+                other => eprintln!("tactus: {other}"),
+            }
             failure.exit_code()
         }
     }

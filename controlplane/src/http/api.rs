@@ -5,6 +5,9 @@
 //! start of the process. What the engine reports is described where the engine defines it:
 //! [`CoreStatus`](crate::engine::CoreStatus), [`SessionStatus`], [`MediaEntry`].
 
+use std::collections::BTreeMap;
+
+use crate::rtsp::RtspCountersSnapshot;
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, MediaEntry, SessionStatus};
@@ -27,7 +30,7 @@ pub struct Status {
     /// One entry per engine core: busy fraction, streams, rates, lateness percentiles, disk, memory.
     pub cores: Vec<CoreStatus>,
     /// The RTSP server's counters.
-    pub rtsp: RtspTotals,
+    pub rtsp: RtspCountersSnapshot,
 }
 
 /// What is running.
@@ -80,31 +83,6 @@ impl Totals {
             disk_errors: sum.disk_errors.saturating_add(core.disk_errors),
         })
     }
-}
-
-/// The RTSP server's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RtspTotals {
-    /// Connections accepted.
-    pub connections: u64,
-    /// Connections open now.
-    pub connections_open: u64,
-    /// Connections refused because too many were open.
-    pub connections_refused: u64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Inputs that were no RTSP request.
-    pub bad_requests: u64,
-    /// Answers of 4xx.
-    pub responses_4xx: u64,
-    /// Answers of 5xx.
-    pub responses_5xx: u64,
-    /// RTSP sessions made.
-    pub sessions: u64,
-    /// RTSP sessions that exist now.
-    pub sessions_open: u64,
-    /// RTSP sessions ended because their client gave no sign of life.
-    pub sessions_expired: u64,
 }
 
 /// `GET /api/v1/sessions`.

@@ -25,12 +25,16 @@ struct Running {
 async fn start(engine: FakeEngine, ages: Ages, limits: Limits) -> Running {
     let engine = Arc::new(engine);
     let version = Version { tactus: "0.1.0".into(), build: Some("abc".into()) };
-    let monitor = Monitor::new(Arc::clone(&engine), Arc::new(RtspTotals::default), version, ages);
+    let monitor = Monitor::new(Arc::clone(&engine), Arc::new(rtsp_totals), version, ages);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, monitor.router(), limits, stopped));
     Running { address, engine, _stop: stop }
+}
+
+fn rtsp_totals() -> RtspCountersSnapshot {
+    RtspCountersSnapshot { refused: [(404, 1)].into(), ..RtspCountersSnapshot::default() }
 }
 
 /// Sends `request` and reads until the server closes.
@@ -137,10 +141,13 @@ async fn oversized_and_broken_heads_are_refused() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Paths and types of all values, lists as `[]`.
+/// Paths and types of all values; `[]` stands for the places of a list, `*` for names that are numbers.
 fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| shape(value, &format!("{path}.{name}"), out)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            let name = if name.parse::<u64>().is_ok() { "*" } else { name };
+            shape(value, &format!("{path}.{name}"), out);
+        }),
         Value::Array(items) => items.iter().for_each(|item| shape(item, &format!("{path}[]"), out)),
         leaf => {
             let kind = match leaf {

@@ -79,6 +79,13 @@ impl MediaFile {
         Ok(Self { inner: Arc::new(Inner { buffered, direct, direct_refused: AtomicBool::new(false), identity }) })
     }
 
+    /// A file whose reads last until something is written to the pipe.
+    #[cfg(test)]
+    pub(super) fn of_pipe(reader: File) -> Self {
+        let identity = identity_of(&reader.metadata().unwrap());
+        Self { inner: Arc::new(Inner { buffered: reader, direct: None, direct_refused: AtomicBool::new(false), identity }) }
+    }
+
     /// Bytes, when the file was opened.
     pub fn size(&self) -> u64 {
         self.inner.identity.size

@@ -203,6 +203,47 @@ fn the_simulated_disk_conforms() {
     });
 }
 
+#[test]
+fn a_file_system_without_o_direct_is_read_by_threads() {
+    let (disk, note) = AnyDisk::open(&pool(2), 4, Some(Path::new("/proc/version"))).unwrap();
+    assert!(matches!(disk, AnyDisk::Threads(_)), "{disk:?}");
+    assert!(note.contains("O_DIRECT") || note.contains("io_uring"), "{note}");
+}
+
+/// Makes `io_uring_setup` fail with `error` on this thread, as a container's system call filter does.
+fn forbid_io_uring(error: i32) {
+    let (load, equal, answer) = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::BPF_RET);
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        step(load, 0, 0, 0),
+        step(equal, 0, 1, libc::SYS_io_uring_setup as u32),
+        step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
+        step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its filter are valid for the length of the call; both calls concern this thread alone.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program), 0);
+    }
+}
+
+#[test]
+fn where_io_uring_is_forbidden_threads_read_and_it_is_said() {
+    for (error, word) in [(libc::EPERM, "forbidden"), (libc::ENOSYS, "no io_uring")] {
+        let forbidden = move || {
+            forbid_io_uring(error);
+            let pool = pool(40);
+            let seed = rand::random();
+            let files = real_files(tempfile::tempdir().unwrap().path(), &mut StdRng::seed_from_u64(seed));
+            let (mut disk, note) = AnyDisk::open(&pool, 32, None).unwrap();
+            assert!(matches!(disk, AnyDisk::Threads(_)) && note.contains(word), "{note}");
+            conform(&mut disk, 32, &pool, &files, seed, real_wait);
+        };
+        std::thread::spawn(forbidden).join().unwrap();
+    }
+}
+
 /// What can go wrong with a real file, on either disk.
 fn check_troubles<D: Disk<File = MediaFile>>(disk: &mut D, pool: &ChunkPool) {
     let len = CHUNK_BYTES;

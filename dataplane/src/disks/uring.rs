@@ -153,3 +153,73 @@ impl std::fmt::Debug for UringDisk {
         write!(f, "UringDisk({}, {:?})", self.description, self.counters())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hugepages::Arena;
+    use std::time::{Duration, Instant};
+
+    const BYTES: usize = 16 << 10;
+
+    /// A read of the whole of a file of `BYTES`, and where the kernel has got to with it is for the test to say.
+    fn whole_file(disk: &UringDisk, pool: &ChunkPool) -> (Read, Vec<u8>, tempfile::NamedTempFile) {
+        assert_eq!(disk.in_flight(), 0);
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0..BYTES).map(|i| (i * 7 / 3) as u8).collect();
+        std::fs::write(temp.path(), &content).unwrap();
+        let file = MediaFile::open(temp.path()).unwrap();
+        let request = ReadRequest { tag: 1, file, offset: 0, len: BYTES, chunk: pool.take().unwrap() };
+        (Read { request, filled: 0, wanted: BYTES, direct: true, retries: 0 }, content, temp)
+    }
+
+    fn wait(disk: &mut UringDisk) -> ReadDone {
+        let mut done = Vec::with_capacity(1);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while done.is_empty() {
+            assert!(Instant::now() < deadline);
+            disk.reap(0, &mut done);
+        }
+        done.remove(0)
+    }
+
+    #[test]
+    fn a_short_read_is_continued_and_a_refused_one_goes_through_the_page_cache() {
+        let pool = ChunkPool::new(Arena::new(2 * BYTES).unwrap(), BYTES);
+        let Ok(mut disk) = UringDisk::new(&pool, 2) else {
+            eprintln!("skipped: io_uring is forbidden here");
+            return;
+        };
+        // Pieces that end on a page, within a page, nowhere.
+        for short in [4096, 5000, 1] {
+            let (mut read, content, _temp) = whole_file(&disk, &pool);
+            read.request.chunk[..short].copy_from_slice(&content[..short]);
+            assert!(disk.finish(read, short as i32).is_none(), "ended early");
+            let done = wait(&mut disk);
+            assert_eq!(done.result, Ok(BYTES));
+            assert!(done.chunk[..BYTES] == content, "short by {short}");
+        }
+        for (number, keeps_direct) in [(libc::EAGAIN, true), (libc::EINTR, true), (libc::EINVAL, false)] {
+            let (read, content, _temp) = whole_file(&disk, &pool);
+            let file = read.request.file.clone();
+            let was_direct = file.is_direct();
+            assert!(disk.finish(read, -number).is_none(), "gave up after error {number}");
+            let done = wait(&mut disk);
+            assert!(done.result == Ok(BYTES) && done.chunk[..BYTES] == content);
+            assert_eq!(file.is_direct(), was_direct && keeps_direct);
+        }
+    }
+
+    #[test]
+    fn errors_end_a_read() {
+        let pool = ChunkPool::new(Arena::new(2 * BYTES).unwrap(), BYTES);
+        let Ok(mut disk) = UringDisk::new(&pool, 2) else { return };
+        for (number, direct, retries) in [(libc::EIO, true, 0), (libc::EINVAL, false, 0), (libc::EAGAIN, true, RETRIES_MAX)] {
+            let (mut read, _, _temp) = whole_file(&disk, &pool);
+            (read.direct, read.retries) = (direct, retries);
+            let done = disk.finish(read, -number).expect("the end");
+            assert_eq!(done.result, Err(DiskError::Os(number)));
+        }
+        assert_eq!((disk.counters().errors, pool.free()), (3, pool.capacity()));
+    }
+}

@@ -1,6 +1,7 @@
 //! Engine cores of this machine: kernel sockets, and the best way to read files that the machine allows.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use hugepages::{Arena, ChunkPool};
 use pacing::TscClock;
@@ -21,7 +22,7 @@ const TICK_NS: u64 = 20_000;
 pub type LocalCore = CoreHandle<OwnedFd, MediaFile>;
 
 /// How an engine core is set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalCoreConfig {
     /// CPU to pin to.
     pub cpu: Option<usize>,
@@ -35,6 +36,8 @@ pub struct LocalCoreConfig {
     pub memory_bytes: usize,
     /// Bytes of a buffer, a multiple of 4096.
     pub chunk_bytes: usize,
+    /// A file on the file system that will be read, to find out how it can be read best.
+    pub probe: Option<PathBuf>,
 }
 
 /// Starts engine core `index`.
@@ -64,8 +67,8 @@ pub fn start(index: usize, config: LocalCoreConfig) -> Result<LocalCore, String>
         let (host, mut notes) = KernelHost::bind(kernel).map_err(|e| e.to_string())?;
         let arena = Arena::new(config.memory_bytes).map_err(|e| e.to_string())?;
         let pool = ChunkPool::new(arena, config.chunk_bytes);
-        let (disk, note) = AnyDisk::open(&pool, DISK_DEPTH);
-        notes.extend(note);
+        let (disk, note) = AnyDisk::open(&pool, DISK_DEPTH, config.probe.as_deref()).map_err(|e| e.to_string())?;
+        notes.push(format!("media is read by {note}"));
         Ok(Parts { host, disk, pool, notes })
     })
 }

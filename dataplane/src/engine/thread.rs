@@ -62,7 +62,7 @@ pub struct CoreFacts {
     pub notes: Vec<String>,
 }
 
-/// What a core's thread is made of; made on that thread, so that its memory is touched there first.
+/// What a core's thread is made of; made on that thread, before it is pinned.
 pub struct Parts<H, D> {
     /// The network.
     pub host: H,
@@ -141,7 +141,6 @@ where
     let (facts_tx, facts_rx) = bounded(1);
     let (core_wake, core_asleep) = (Arc::clone(&wake), Arc::clone(&asleep));
     let body = move || {
-        let cpu = config.cpu.filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id }));
         let parts = match make() {
             Ok(parts) => parts,
             Err(why) => {
@@ -149,6 +148,8 @@ where
                 return;
             }
         };
+        // Pinned only now: threads that `make` started (disk readers) must not share this CPU.
+        let cpu = config.cpu.filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id }));
         let facts = facts_of(&parts, cpu, config.cpu);
         let mut core = EngineCore::new(config.core, clock, parts.host, parts.disk, parts.pool, commands_rx, events_tx);
         if facts_tx.send(Ok(facts)).is_ok() {

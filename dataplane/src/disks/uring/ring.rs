@@ -70,6 +70,7 @@ pub(super) struct Ring {
     in_flight: Box<[Option<Read>]>,
     free: Vec<u16>,
     fixed: Option<FixedBuffers>,
+    drop_wait: Duration,
 }
 
 impl Ring {
@@ -81,7 +82,7 @@ impl Ring {
         let depth = depth.clamp(1, 4096);
         // Kernels before 5.18 do not know the flag with which one bad entry does not hold up the others behind it.
         let io = IoUring::builder().setup_submit_all().build(depth.into()).or_else(|_| IoUring::builder().build(depth.into()))?;
-        Ok(Self { io, in_flight: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect(), fixed: None })
+        Ok(Self { io, in_flight: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect(), fixed: None, drop_wait: DROP_WAIT })
     }
 
     /// Registers the memory of `pool`, in buffers of at most `buffer_bytes_max`, so that the kernel need not look up its pages at each
@@ -187,7 +188,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let deadline = Instant::now() + DROP_WAIT;
+        let deadline = Instant::now() + self.drop_wait;
         self.enter();
         while self.len() > 0 {
             if self.complete().is_some() {
@@ -231,5 +232,20 @@ mod tests {
             std::mem::forget(chunk);
         }
         assert_eq!(fixed.buffer_of(&other.take().unwrap()), None);
+    }
+    #[test]
+    fn memory_of_a_read_that_never_ends_is_not_given_back() {
+        let pool = ChunkPool::new(Arena::new(2 * 8192).unwrap(), 8192);
+        let Ok(mut ring) = Ring::new(2) else { return };
+        ring.drop_wait = Duration::from_millis(50);
+        // Nobody writes to the pipe as long as `writer` lives.
+        let (reader, writer) = io::pipe().unwrap();
+        let file = MediaFile::of_pipe(std::os::fd::OwnedFd::from(reader).into());
+        let request = ReadRequest { tag: 0, file, offset: 0, len: 8192, chunk: pool.take().unwrap() };
+        ring.start(Read { request, filled: 0, wanted: 8192, direct: false, retries: 0 }).unwrap();
+        ring.enter();
+        drop(ring);
+        drop(writer);
+        assert_eq!(pool.free(), pool.capacity() - 1);
     }
 }
