@@ -5,7 +5,6 @@
 //! start of the process. What the engine reports is described where the engine defines it:
 //! [`CoreStatus`](crate::engine::CoreStatus), [`SessionStatus`], [`MediaEntry`].
 
-use std::collections::BTreeMap;
 
 use crate::rtsp::RtspCountersSnapshot;
 use serde::Serialize;
