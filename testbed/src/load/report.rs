@@ -101,6 +101,7 @@ impl Report {
             ("duplicates", totals.duplicates),
             ("strays", totals.strays),
             ("restarts", totals.restarts),
+            ("before_answer", totals.before_answer),
             ("rtcp", totals.rtcp),
             ("receiver_drops", outcomes.receiver_drops),
             ("burst_max", totals.burst_max() as u64),
@@ -198,7 +199,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "packets      {} ({:.0}/s, {:.1} Mbps while steady), lost {} ({:.4} %, of them {} at this receiver), reordered {}, duplicates {}, strays {}",
+            "packets      {} ({:.0}/s, {:.1} Mbps while steady), lost {} ({:.4} %, of them {} at this receiver), reordered {}, duplicates {}, strays {}, before the 200 {}",
             m("packets"),
             m("packets_per_s"),
             m("mbps"),
@@ -207,8 +208,12 @@ impl Report {
             m("receiver_drops"),
             m("reordered"),
             m("duplicates"),
-            m("strays")
+            m("strays"),
+            m("before_answer")
         );
+        if !self.metrics.contains_key("late_max_ms") {
+            return text;
+        }
         let _ = writeln!(
             text,
             "{:<24}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
