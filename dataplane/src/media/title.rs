@@ -4,6 +4,7 @@
 //! samples that only prime a decoder.
 
 use super::description::{LeftOutTrack, MediaDescription, TrackKind};
+pub use super::index::SampleIndex;
 
 /// One sample (access unit, audio frame, or a group of PCM samples of about 20 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,34 +114,22 @@ pub struct Title {
     pub description: MediaDescription,
 }
 
-/// The flat index of a track's samples: about 16 bytes per sample.
-#[derive(Clone, Debug, Default)]
-pub struct SampleIndex {}
-
-impl SampleIndex {
-    /// Number of samples.
-    pub fn len(&self) -> u32 {
-        0
+impl Track {
+    /// Time in nanoseconds of a time in the track's time scale, rounded down.
+    pub fn ns_of(&self, ticks: i64) -> i64 {
+        scale(ticks, NS_PER_SECOND, self.timescale)
     }
 
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Time in the track's time scale of a time in nanoseconds, rounded down.
+    pub fn ticks_of(&self, ns: i64) -> i64 {
+        scale(ns, self.timescale, NS_PER_SECOND)
     }
+}
 
-    /// The sample at `i`, `None` past the end. Constant time.
-    pub fn get(&self, _i: u32) -> Option<Sample> {
-        None
-    }
+const NS_PER_SECOND: u32 = 1_000_000_000;
 
-    /// Index of the last sync sample whose composition time is at or before `time` (track time scale); the first sync sample when there
-    /// is none before; 0 when the track has none at all. Logarithmic time.
-    pub fn sync_at_or_before(&self, _time: i64) -> u32 {
-        0
-    }
-
-    /// Index of the first sample whose decode time is at or after `time`; `len()` when there is none. Logarithmic time.
-    pub fn first_at_or_after(&self, _time: i64) -> u32 {
-        0
-    }
+/// `value * mul / div`, rounded down, kept within `i64`.
+fn scale(value: i64, mul: u32, div: u32) -> i64 {
+    let scaled = (i128::from(value) * i128::from(mul)).div_euclid(i128::from(div.max(1)));
+    scaled.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }

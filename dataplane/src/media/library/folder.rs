@@ -1,0 +1,112 @@
+//! Which files the media folder has. No path and no link ever leads out of it.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Identity, LibraryError};
+
+/// File name extensions of media files, in lower case.
+pub const EXTENSIONS: [&str; 6] = ["mp4", "m4v", "mov", "m4a", "mp4a", "3gp"];
+
+/// Folders inside folders.
+const DEPTH_MAX: usize = 16;
+/// Media files listed.
+const FILES_MAX: usize = 100_000;
+/// Directory entries looked at.
+const ENTRIES_MAX: usize = 1_000_000;
+/// Bytes of a path asked for.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// A file of the media folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Path below the media folder, with `/` separators.
+    pub path: String,
+    /// The file as it is now.
+    pub identity: Identity,
+}
+
+/// Finds the file at `path` below `root`, which has no links in it.
+pub fn locate(root: &Path, path: &str) -> Result<(PathBuf, Identity), LibraryError> {
+    let refuse = |reason| LibraryError::NotFound { path: path.chars().take(200).collect(), reason };
+    if let Err(reason) = check(path) {
+        return Err(refuse(reason));
+    }
+    let file_path = match root.join(path).canonicalize() {
+        Ok(file_path) => file_path,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(LibraryError::Open { path: path.to_owned(), error: Arc::new(error) });
+        }
+        Err(_) => return Err(refuse("there is no such file")),
+    };
+    if !file_path.starts_with(root) {
+        return Err(refuse("it is a link that leaves the media folder"));
+    }
+    match file_path.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok((file_path, Identity::of(&metadata))),
+        Ok(_) => Err(refuse("it is not a file")),
+        Err(_) => Err(refuse("there is no such file")),
+    }
+}
+
+/// Refuses what is not plainly a path of a media file below the root.
+fn check(path: &str) -> Result<(), &'static str> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err("the path is too long");
+    }
+    if path.contains('\0') {
+        return Err("the path has a NUL in it");
+    }
+    for component in path.split('/') {
+        match component {
+            "" => return Err("the path is empty in places"),
+            "." | ".." => return Err("the path has dots for folders"),
+            hidden if hidden.starts_with('.') => return Err("hidden files are not served"),
+            _ => {}
+        }
+    }
+    if is_media(Path::new(path)) { Ok(()) } else { Err("its name does not end as a media file's does") }
+}
+
+fn is_media(path: &Path) -> bool {
+    path.extension().and_then(|ext| ext.to_str()).is_some_and(|ext| EXTENSIONS.iter().any(|known| ext.eq_ignore_ascii_case(known)))
+}
+
+/// The media files below `root`, sorted by path.
+pub fn list(root: &Path) -> Vec<ListedFile> {
+    let mut files = Vec::new();
+    let mut entries = 0;
+    let mut seen = HashSet::new();
+    let mut folders = vec![(root.to_owned(), String::new(), 0)];
+    while let Some((folder, prefix, depth)) = folders.pop() {
+        // A folder is visited once, however many links lead to it.
+        let Ok(metadata) = folder.metadata() else { continue };
+        if !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
+        let Ok(children) = folder.read_dir() else { continue };
+        for child in children.flatten() {
+            entries += 1;
+            if entries > ENTRIES_MAX || files.len() >= FILES_MAX {
+                break;
+            }
+            let Some(name) = child.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else { continue };
+            let path = format!("{prefix}{name}");
+            let Ok(target) = child.path().canonicalize() else { continue };
+            if !target.starts_with(root) {
+                continue;
+            }
+            let Ok(metadata) = target.metadata() else { continue };
+            if metadata.is_dir() && depth < DEPTH_MAX {
+                folders.push((target, format!("{path}/"), depth + 1));
+            } else if metadata.is_file() && is_media(Path::new(&name)) {
+                files.push(ListedFile { path, identity: Identity::of(&metadata) });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
