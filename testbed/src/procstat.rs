@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use crate::load::sys::{page_bytes, tick_ns};
+
 /// A process's use so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUse {
@@ -12,17 +14,6 @@ pub struct ProcessUse {
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
-}
-
-fn tick_ns() -> u64 {
-    // SAFETY: sysconf takes no pointers.
-    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
-}
-
-fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes no pointers.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What process `pid` has used so far. The sum of run times in `schedstat` is exact where the kernel has it; `stat` counts ticks.
@@ -43,11 +34,7 @@ pub fn process(pid: u32) -> io::Result<ProcessUse> {
 fn parse_stat(text: &str) -> Option<ProcessUse> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(ProcessUse {
-        cpu_ns: (field(14)? + field(15)?) * tick_ns(),
-        resident_bytes: field(24)? * page_bytes(),
-        threads: field(20)?,
-    })
+    Some(ProcessUse { cpu_ns: (field(14)? + field(15)?) * tick_ns(), resident_bytes: field(24)? * page_bytes(), threads: field(20)? })
 }
 
 fn threads_ns(pid: u32) -> Option<u64> {

@@ -392,7 +392,8 @@ impl Client {
                     _ => {}
                 }
             }
-            let named = self.tracks.iter().position(|t| t.control.as_deref().is_some_and(|c| c != "*" && !c.is_empty() && url.ends_with(c)));
+            let named =
+                self.tracks.iter().position(|t| t.control.as_deref().is_some_and(|c| c != "*" && !c.is_empty() && url.ends_with(c)));
             if let Some(place) = self.rtp_info.get_mut(named.unwrap_or(order)) {
                 *place = info;
             }
@@ -469,7 +470,10 @@ mod tests {
         let granted = "Session: abc;timeout=10\r\nTransport: RTP/AVP;unicast;client_port=4000-4001;server_port=6970-6971;ssrc=0000000F\r\n";
         assert_eq!(answer(&mut client, "200 OK", granted, "", &mut log), "SETUP rtsp://h/x.mp4/t0 RTSP/1.0");
         client.setup(Transport::Interleaved(2), 1);
-        assert_eq!(answer(&mut client, "200 OK", "Session: abc\r\nTransport: RTP/AVP/TCP;interleaved=2-3\r\n", "", &mut log), "SETUP rtsp://h/x.mp4/t1 RTSP/1.0");
+        assert_eq!(
+            answer(&mut client, "200 OK", "Session: abc\r\nTransport: RTP/AVP/TCP;interleaved=2-3\r\n", "", &mut log),
+            "SETUP rtsp://h/x.mp4/t1 RTSP/1.0"
+        );
         let info = "RTP-Info: url=rtsp://h/x.mp4/t1;seq=7;rtptime=70,url=rtsp://h/x.mp4/t0;seq=5;rtptime=50\r\n";
         assert_eq!(answer(&mut client, "200 OK", info, "", &mut log), "PLAY rtsp://h/x.mp4/ RTSP/1.0");
         assert!(client.is_playing());

@@ -59,11 +59,13 @@ fn times(metrics: &mut BTreeMap<&'static str, f64>, names: [&'static str; 3], hi
 }
 
 fn part(metrics: &mut BTreeMap<&'static str, f64>, tally: &Tally) {
-    let frame = ["frame_late_mean_ms", "frame_late_p50_ms", "frame_late_p90_ms", "frame_late_p99_ms", "frame_late_p999_ms", "frame_late_max_ms"];
+    let frame =
+        ["frame_late_mean_ms", "frame_late_p50_ms", "frame_late_p90_ms", "frame_late_p99_ms", "frame_late_p999_ms", "frame_late_max_ms"];
     lateness(metrics, frame, &tally.frame);
     let even = ["even_late_mean_ms", "even_late_p50_ms", "even_late_p90_ms", "even_late_p99_ms", "even_late_p999_ms", "even_late_max_ms"];
     lateness(metrics, even, &tally.even);
-    let burst = ["burst_late_mean_ms", "burst_late_p50_ms", "burst_late_p90_ms", "burst_late_p99_ms", "burst_late_p999_ms", "burst_late_max_ms"];
+    let burst =
+        ["burst_late_mean_ms", "burst_late_p50_ms", "burst_late_p90_ms", "burst_late_p99_ms", "burst_late_p999_ms", "burst_late_max_ms"];
     lateness(metrics, burst, &tally.burst);
     let packet = ["late_mean_ms", "late_p50_ms", "late_p90_ms", "late_p99_ms", "late_p999_ms", "late_max_ms"];
     lateness(metrics, packet, tally.packet().0);
@@ -214,11 +216,7 @@ impl Report {
         if !self.metrics.contains_key("late_max_ms") {
             return text;
         }
-        let _ = writeln!(
-            text,
-            "{:<24}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            "lateness, ms", "mean", "p50", "p90", "p99", "p99.9", "max"
-        );
+        let _ = writeln!(text, "{:<24}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}", "lateness, ms", "mean", "p50", "p90", "p99", "p99.9", "max");
         let against = if self.late_against == "even" { "  packets, even spread" } else { "  packets, RTP time" };
         for (prefix, label) in [("late", against), ("frame_late", "  frames, first packet")] {
             let value = |suffix: &str| m(&format!("{prefix}_{suffix}_ms"));

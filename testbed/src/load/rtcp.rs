@@ -80,7 +80,8 @@ pub fn write_report(own_ssrc: u32, block: &Block) -> [u8; REPORT_BYTES] {
     }
     // CNAME (item 1) "testbed", an end mark and padding.
     let ssrc = own_ssrc.to_be_bytes();
-    let text = [0x81, SOURCE_DESCRIPTION, 0, 4, ssrc[0], ssrc[1], ssrc[2], ssrc[3], 1, 7, b't', b'e', b's', b't', b'b', b'e', b'd', 0, 0, 0];
+    let text =
+        [0x81, SOURCE_DESCRIPTION, 0, 4, ssrc[0], ssrc[1], ssrc[2], ssrc[3], 1, 7, b't', b'e', b's', b't', b'b', b'e', b'd', 0, 0, 0];
     description.copy_from_slice(&text);
     packet
 }

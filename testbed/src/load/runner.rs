@@ -278,7 +278,8 @@ impl<'a> Runner<'a> {
             while let Some((key, _)) = self.wheel.pop_due(now) {
                 self.on_time(key as usize, now);
             }
-            let timeout_ms = if self.shared.is_empty() { 5 } else { (sweep_at.max(now) - now).div_ceil(MS).min(u64::from(self.options.sweep_ms)) };
+            let timeout_ms =
+                if self.shared.is_empty() { 5 } else { (sweep_at.max(now) - now).div_ceil(MS).min(u64::from(self.options.sweep_ms)) };
             self.epoll.wait(timeout_ms as u32, &mut ready).map_err(|e| LoadError::System("epoll_wait", e))?;
             self.realtime_offset_ns = sys::realtime_ns().wrapping_sub(sys::monotonic_ns());
             for &(token, writable) in &ready {

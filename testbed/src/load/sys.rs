@@ -134,11 +134,14 @@ impl Batch {
         // MSG_TRUNC: the length reported is the datagram's, though only its head is copied.
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         // SAFETY: every header points at memory of this struct that is valid and writable for the lengths given.
-        let count = unsafe { libc::recvmmsg(socket.as_raw_fd(), self.messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut()) };
+        let count =
+            unsafe { libc::recvmmsg(socket.as_raw_fd(), self.messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut()) };
         match check(count) {
             Ok(count) => Ok(count as usize),
             // A peer's ICMP error on a connected socket is no end of the world.
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => Ok(0),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => {
+                Ok(0)
+            }
             Err(e) => Err(e),
         }
     }
@@ -281,7 +284,8 @@ pub fn drops(socket: &impl AsRawFd) -> u64 {
     let mut values = [0u32; 9];
     let mut length = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the buffer is valid for the length given.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &mut length) };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &mut length) };
     if result == 0 { u64::from(values[8]) } else { 0 }
 }
 
@@ -338,4 +342,26 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the set lives through the call and its size is given.
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }).map(drop)
+}
+
+/// Makes a command's process end when the thread that started it does, however that happens.
+pub fn end_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: the closure makes one system call that is safe between fork and exec, and touches no memory.
+    unsafe {
+        command.pre_exec(|| check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)).map(drop));
+    }
+}
+
+/// Nanoseconds in a tick of the kernel's CPU accounting.
+pub fn tick_ns() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
+}
+
+/// Bytes of a page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }

@@ -116,7 +116,8 @@ impl World {
         let pool = ChunkPool::new(arena, CHUNK_BYTES);
         let (commands, commands_rx) = bounded(4 * scenario.viewers + 16);
         let (events_tx, events) = bounded(64 * scenario.viewers + 64);
-        let config = CoreConfig { sessions_max: viewers, tracks_max: 2 * viewers, streams_max: viewers, tick_ns: 20_000, host_frames: tx_frames };
+        let config =
+            CoreConfig { sessions_max: viewers, tracks_max: 2 * viewers, streams_max: viewers, tick_ns: 20_000, host_frames: tx_frames };
         let host = SimHost::new(host_config, scenario.seed);
         let disk = SimDisk::new(SimDiskConfig { seed: scenario.seed, ..scenario.disk.clone() });
         let core = EngineCore::new(config, clock.clone(), host, disk, pool, commands_rx, events_tx);
@@ -144,8 +145,7 @@ impl World {
 
     fn play(&mut self, for_ns: u64) -> Result<(), String> {
         let end_ns = self.clock.now_ns() + for_ns;
-        let mut agenda: std::collections::BTreeSet<(u64, usize)> =
-            self.viewers.iter().map(|v| (v.next_action_ns, v.index)).collect();
+        let mut agenda: std::collections::BTreeSet<(u64, usize)> = self.viewers.iter().map(|v| (v.next_action_ns, v.index)).collect();
         let mut core_next_ns = self.clock.now_ns();
         while self.clock.now_ns() < end_ns {
             let next_viewer_ns = agenda.first().map_or(end_ns, |&(at, _)| at);
