@@ -4,5 +4,8 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod local;
 pub mod logging;
 pub mod units;
+pub mod rtsp;
+pub mod sdp;

@@ -24,7 +24,7 @@ fn main() {
     let per_reading = started.elapsed().as_nanos() as f64 / readings as f64;
     println!("clock: {per_reading:.1} ns/reading ({})", if clock.uses_counter() { "time-stamp counter" } else { "CLOCK_MONOTONIC" });
 
-    println!("{:>8}  {:>12}  {:>12}  {:>12}", "keys", "ns/release", "ns/idle pop", "ns/move");
+    println!("{:>8}  {:>12}  {:>12}  {:>12}  {:>12}", "keys", "ns/release", "ns/idle pop", "ns/move", "ns/far timer");
     for keys in [100u32, 1_000, 10_000, 50_000, 100_000] {
         let mut wheel = Wheel::new(keys, TICK_NS, 0);
         let mut random = 0x9e37_79b9_7f4a_7c15u64;
@@ -65,6 +65,20 @@ fn main() {
             wheel.schedule((random >> 32) as u32 % keys, now_ns + (random & 0x00ff_ffff));
         }
         let per_move = started.elapsed().as_nanos() as f64 / moves as f64;
-        println!("{keys:>8}  {per_release:>12.1}  {per_idle_pop:>12.1}  {per_move:>12.1}");
+
+        // Timers of many minutes: set, moved down level by level, released.
+        let rounds = 2_000_000 / keys;
+        let started = Instant::now();
+        for _ in 0..rounds {
+            for key in 0..keys {
+                wheel.schedule(key, now_ns + 1_800_000_000_000 + next() % 1_000_000_000);
+            }
+            while let Some(next_ns) = wheel.next_due_ns() {
+                now_ns = now_ns.max(next_ns);
+                while wheel.pop_due(now_ns).is_some() {}
+            }
+        }
+        let per_far_timer = started.elapsed().as_nanos() as f64 / f64::from(rounds * keys);
+        println!("{keys:>8}  {per_release:>12.1}  {per_idle_pop:>12.1}  {per_move:>12.1}  {per_far_timer:>12.1}");
     }
 }

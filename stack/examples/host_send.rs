@@ -105,7 +105,7 @@ fn main() {
             }
         })
     };
-    let base = KernelConfig { port: 0, gso: false, ..KernelConfig::default() };
+    let base = KernelConfig { port: 0, gso: false, streams_max: 0, ..KernelConfig::default() };
     let single = Case { name: "", config: base, destinations: 1, batch: 64, source: true, run: 1 };
     let joined = KernelConfig { gso: true, ..base };
     let cases = [

@@ -138,7 +138,7 @@ pub trait Host {
     /// Frames queued and not yet handed over.
     fn queued(&self) -> usize;
 
-    /// Hands queued frames over in order.
+    /// Hands queued frames over, those of each local port in order.
     fn flush(&mut self, now_ns: u64) -> Flushed;
 
     /// Takes up to `limit` datagrams that have arrived and shows each to `sink`. Returns how many there were.

@@ -54,6 +54,7 @@ impl Drop for Reservation {
 
 impl Core {
     pub(super) fn start(index: usize, config: LocalCoreConfig) -> Result<Self, String> {
+        let sessions_max = config.sessions_max;
         let handle = start(index, config)?;
         let chunks_max = handle.facts().chunks.saturating_sub(CHUNK_SLACK);
         Ok(Self {
@@ -61,7 +62,7 @@ impl Core {
             next_reply: AtomicU64::new(1),
             waiting: Mutex::new(HashMap::new()),
             sessions: AtomicU32::new(0),
-            sessions_max: config.sessions_max,
+            sessions_max,
             chunks_reserved: AtomicUsize::new(0),
             chunks_max,
             handle,

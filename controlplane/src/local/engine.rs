@@ -21,8 +21,8 @@ use super::session::{Inner, Life, Session};
 use super::status::Monitor;
 use super::titles::Titles;
 use crate::engine::{
-    Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken,
-    TrackReady, TrackStart, TrackTransport,
+    Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken, TrackReady,
+    TrackStart, TrackTransport,
 };
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
@@ -72,6 +72,7 @@ impl LocalEngine {
     /// A sentence that says what could not be had.
     pub fn start(config: LocalConfig) -> Result<Arc<Self>, String> {
         let library = Library::open(config.media.clone(), config.index_cache.clone()).map_err(|e| e.to_string())?;
+        let probe = library.list().first().map(|file| library.root().join(&file.path));
         let window_ns = config.read_ahead_ns.saturating_add(WINDOW_SLACK_NS);
         let titles = Arc::new(Titles::new(library, config.chunk_bytes as u64, window_ns));
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
@@ -88,6 +89,7 @@ impl LocalEngine {
                 sessions_max: share,
                 memory_bytes: config.memory_bytes,
                 chunk_bytes: config.chunk_bytes,
+                probe: probe.clone(),
             };
             let core = Arc::new(Core::start(index, core_config)?);
             let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
@@ -108,11 +110,6 @@ impl LocalEngine {
     /// What the engine cores turned out to be.
     pub fn facts(&self) -> Vec<CoreFacts> {
         self.cores.iter().map(|core| core.facts().clone()).collect()
-    }
-
-    /// Reads all titles of the media folder, calling `progress` with each entry. Blocks.
-    pub fn scan(&self, progress: &(dyn Fn(&MediaEntry) + Sync)) -> Vec<MediaEntry> {
-        self.titles.scan(progress)
     }
 
     /// Polls the cores once a second, for as long as the engine exists.
@@ -154,7 +151,7 @@ impl LocalEngine {
     async fn look_up(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
         let (titles, path) = (Arc::clone(&self.titles), path.to_owned());
         let open = blocking(move || titles.look_up(&path)).await?;
-        Ok(Arc::clone(&open.title.description))
+        Ok(Arc::clone(&open.description))
     }
 
     /// Makes sure that the session has its title open and a place on an engine core.
@@ -331,7 +328,7 @@ impl Engine for LocalEngine {
 
     async fn media(&self) -> Vec<MediaEntry> {
         let titles = Arc::clone(&self.titles);
-        tokio::task::spawn_blocking(move || titles.scan(&|_| {})).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || titles.entries()).await.unwrap_or_default()
     }
 
     async fn attach_stream(&self, connection: OwnedFd) -> Result<StreamToken, EngineError> {
@@ -367,11 +364,7 @@ impl LocalEngine {
     }
 }
 
-fn take_notice(
-    sessions: &Mutex<HashMap<SessionId, Arc<Session>>>,
-    streams: &Mutex<HashMap<StreamToken, Arc<Core>>>,
-    notice: Notice,
-) {
+fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<HashMap<StreamToken, Arc<Core>>>, notice: Notice) {
     match notice {
         Notice::Finished { session, outcome } => {
             let Some(session) = lock(sessions).get(&SessionId(session)).cloned() else { return };

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dataplane::disks::MediaFile;
-use dataplane::media::library::{Library, LibraryError, OpenTitle};
+use dataplane::media::library::{Catalogued, Library, LibraryError, OpenTitle};
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, MediaEntry};
 
 /// A title with its file open.
 pub(super) struct Playable {
@@ -47,7 +47,7 @@ impl Titles {
             return Ok(known);
         }
         let file = MediaFile::open(&open.file_path).map_err(|e| EngineError::NotFound(e.to_string()))?;
-        let blocks = open.title.resident_blocks_max(self.chunk_bytes, self.window_ns);
+        let blocks = open.resident_blocks_max(self.chunk_bytes, self.window_ns);
         // Each track holds on to the block it is sending from while the next one is here already.
         let chunks = blocks as usize + open.title.tracks.len() + 1;
         let file_key = self.next_key.fetch_add(1, Ordering::Relaxed);
@@ -58,11 +58,29 @@ impl Titles {
         Ok(playable)
     }
 
+    /// All files of the media folder; reads those that were not read yet. Blocks.
+    pub(super) fn entries(&self) -> Vec<MediaEntry> {
+        let entry = |known: Catalogued| {
+            let path = known.file.path;
+            let result = known.result.unwrap_or_else(|| self.library.get(&path).map(|open| Arc::clone(&open.description)));
+            let (media, error) = match result {
+                Ok(media) => (Some(media), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            MediaEntry { path, size_bytes: known.file.identity.size, media, error }
+        };
+        self.library.catalogue().into_iter().map(entry).collect()
+    }
+
     fn playing(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Playable>>> {
         self.playing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn error_of(error: LibraryError) -> EngineError {
-    todo_map(error)
+    match error {
+        LibraryError::Root { .. } | LibraryError::NotFound { .. } => EngineError::NotFound(error.to_string()),
+        LibraryError::Media { .. } => EngineError::Unsupported(error.to_string()),
+        LibraryError::Open { .. } | LibraryError::Interrupted(_) => EngineError::Unavailable(error.to_string()),
+    }
 }

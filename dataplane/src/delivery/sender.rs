@@ -11,7 +11,8 @@ use crate::disks::Disk;
 use crate::gdsl::{BlockState, IoBatch, IssueModule, LinkView, NextUpcall, Outcome};
 use crate::media::{Sample, Title};
 use crate::payload::{Packetiser, Step};
-use crate::rtp::header::{HEADER_BYTES, Header};
+use crate::rtp::header::{HEADER_BYTES, HeaderTemplate};
+use crate::rtp::interleaved;
 use crate::rtp::sender::{RtcpSender, RtpMap};
 
 /// Packets of one stream that may leave back to back.
@@ -24,8 +25,6 @@ const STREAM_BURST_PACKETS: u32 = 16;
 const BLOCKED_RETRY_NS: u64 = 1_000_000;
 /// Largest compound RTCP packet that is sent.
 const RTCP_BYTES_MAX: usize = 512;
-/// Bytes of `$`, channel and length (RFC 2326 10.12).
-const INTERLEAVE_BYTES: usize = 4;
 
 /// Where a track's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +98,7 @@ pub struct TrackSender {
     track: usize,
     config: TrackSenderConfig,
     packetiser: Packetiser,
+    template: HeaderTemplate,
     outlet: Option<Outlet>,
     timeline: Timeline,
     next: u32,
@@ -125,6 +125,7 @@ impl TrackSender {
             title,
             track,
             packetiser,
+            template: HeaderTemplate::new(config.payload_type, config.ssrc),
             outlet: None,
             timeline: Timeline::default(),
             next: 0,
@@ -234,7 +235,9 @@ impl TrackSender {
                 io.commit_untimed(packet.len());
             }
             Some(Outlet::Stream { stream, rtcp_channel, .. }) => {
-                let _ = io.stream_send(stream, &[&interleave_prefix(rtcp_channel, packet.len()), packet], None);
+                if let Some(prefix) = interleaved::prefix(rtcp_channel, packet.len()) {
+                    let _ = io.stream_send(stream, &[&prefix, packet], None);
+                }
             }
             None => {}
         }
@@ -292,7 +295,7 @@ impl TrackSender {
         match self.outlet {
             Some(Outlet::Udp { rtp, .. }) => {
                 let Some((frame, view)) = io.frame(rtp) else { return Err(Blocked::Host) };
-                let made = packetise(&mut self.packetiser, &mut current, view, frame, self.config, self.seq)?;
+                let made = packetise(&mut self.packetiser, &mut current, view, frame, &self.template, self.seq)?;
                 self.current = Some(current);
                 let Some(len) = made else { return Ok(false) };
                 io.commit(len, due_ns);
@@ -303,7 +306,7 @@ impl TrackSender {
                     Some((len, _)) => len,
                     None => {
                         let view = io.view();
-                        let made = packetise(&mut self.packetiser, &mut current, view, &mut self.scratch, self.config, self.seq)?;
+                        let made = packetise(&mut self.packetiser, &mut current, view, &mut self.scratch, &self.template, self.seq)?;
                         self.current = Some(current);
                         let Some(len) = made else { return Ok(false) };
                         self.held_back = Some((len, due_ns));
@@ -311,7 +314,8 @@ impl TrackSender {
                     }
                 };
                 let packet = self.scratch.get(..len).unwrap_or(&[]);
-                io.stream_send(stream, &[&interleave_prefix(rtp_channel, len), packet], Some(due_ns)).map_err(|e| match e {
+                let prefix = interleaved::prefix(rtp_channel, len).ok_or(Blocked::Failed("a packet is too long for its frame"))?;
+                io.stream_send(stream, &[&prefix, packet], Some(due_ns)).map_err(|e| match e {
                     StreamError::Full => Blocked::Stream,
                     StreamError::Closed => Blocked::Failed("the client closed the connection"),
                 })?;
@@ -449,7 +453,7 @@ fn packetise(
     current: &mut Current,
     view: LinkView<'_>,
     frame: &mut [u8],
-    config: TrackSenderConfig,
+    template: &HeaderTemplate,
     seq: u16,
 ) -> Result<Option<usize>, Blocked> {
     let at = current.sample.offset + u64::from(current.taken);
@@ -461,8 +465,7 @@ fn packetise(
     match step {
         Step::Packet(meta) => {
             let timestamp = current.rtp_ts.wrapping_add(meta.timestamp_offset);
-            let fields = Header { marker: meta.marker, payload_type: config.payload_type, seq, timestamp, ssrc: config.ssrc };
-            fields.emit(header);
+            header.copy_from_slice(&template.packet(meta.marker, seq, timestamp));
             Ok(Some(HEADER_BYTES + meta.len))
         }
         Step::NeedData => Err(Blocked::Data),
@@ -484,9 +487,4 @@ fn missing(view: LinkView<'_>, sample_end: u64, block_bytes: u64) -> Option<&'st
         }
     }
     None
-}
-
-fn interleave_prefix(channel: u8, len: usize) -> [u8; INTERLEAVE_BYTES] {
-    let [high, low] = (len as u16).to_be_bytes();
-    [b'$', channel, high, low]
 }

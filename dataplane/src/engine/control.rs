@@ -3,9 +3,7 @@
 use pacing::Clock;
 use stack::host::{FlowSpec, Host, HostError, StreamError};
 
-use super::command::{
-    Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport,
-};
+use super::command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport};
 use super::core::{EngineCore, START_PATIENCE_NS};
 use super::session::{Phase, Session, TrackSlot};
 use crate::delivery::{Outlet, StartPlan, Timeline};
@@ -147,16 +145,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     #[allow(clippy::type_complexity, reason = "the pair of addresses is what the caller stores")]
-    fn open_outlet(
-        &mut self,
-        transport: Transport,
-    ) -> Result<(Outlet, Option<(std::net::SocketAddr, std::net::SocketAddr)>), Refusal> {
+    fn open_outlet(&mut self, transport: Transport) -> Result<(Outlet, Option<(std::net::SocketAddr, std::net::SocketAddr)>), Refusal> {
         match transport {
             Transport::Udp { rtp, rtcp, local } => {
                 let host = self.gdsl.host_mut();
                 let refusal = |e| if e == HostError::TableFull { Refusal::Full } else { Refusal::Unreachable };
-                let rtp_flow =
-                    host.open_flow(FlowSpec { local_port: RTP_PORT, local_addr: local, remote: rtp }).map_err(refusal)?;
+                let rtp_flow = host.open_flow(FlowSpec { local_port: RTP_PORT, local_addr: local, remote: rtp }).map_err(refusal)?;
                 match host.open_flow(FlowSpec { local_port: RTCP_PORT, local_addr: local, remote: rtcp }) {
                     Ok(rtcp_flow) => Ok((Outlet::Udp { rtp: rtp_flow, rtcp: rtcp_flow }, Some((rtp, rtcp)))),
                     Err(e) => {

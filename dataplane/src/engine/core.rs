@@ -97,12 +97,8 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let now_ns = clock.now_ns();
         let sessions = config.sessions_max as usize;
         let tracks = config.tracks_max as usize;
-        let gdsl_config = GdslConfig {
-            pairs_max: config.tracks_max,
-            tick_ns: config.tick_ns,
-            host_frames: config.host_frames,
-            ..GdslConfig::default()
-        };
+        let gdsl_config =
+            GdslConfig { pairs_max: config.tracks_max, tick_ns: config.tick_ns, host_frames: config.host_frames, ..GdslConfig::default() };
         Self {
             gdsl: Gdsl::new(gdsl_config, host, disk, pool, now_ns),
             commands,

@@ -71,7 +71,8 @@ impl Inbox {
 
 impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     pub(super) fn receive(&mut self, now_ns: u64) -> bool {
-        let mut inbox = std::mem::replace(&mut self.inbox, Inbox { from: Vec::new(), bytes: Box::default(), openers: Box::default(), next_opener: 0 });
+        let mut inbox =
+            std::mem::replace(&mut self.inbox, Inbox { from: Vec::new(), bytes: Box::default(), openers: Box::default(), next_opener: 0 });
         let count = self.gdsl.host_mut().receive(now_ns, DATAGRAMS_PER_TURN, &mut |from, bytes| inbox.put(from, bytes));
         for (i, &(from, len)) in inbox.from.iter().enumerate() {
             if from.local_port == RTCP_PORT

@@ -19,6 +19,8 @@ pub mod local;
 mod session;
 pub mod thread;
 
-pub use command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, TRACKS_MAX, TrackReport, TrackSetup, Transport};
+pub use command::{
+    Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, TRACKS_MAX, TrackReport, TrackSetup, Transport,
+};
 pub use core::{CoreConfig, EngineCore, Turn};
 pub use thread::{CoreFacts, CoreHandle, Overloaded, Parts, Poll, ThreadConfig, spawn};

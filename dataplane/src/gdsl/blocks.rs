@@ -86,13 +86,7 @@ pub(super) enum Acquired {
 impl Blocks {
     pub(super) fn new(pool: ChunkPool) -> Self {
         let count = pool.capacity();
-        let empty = || Entry {
-            key: BlockKey { file: 0, offset: 0 },
-            shares: 0,
-            state: BlockState::Reading,
-            waiters: None,
-            in_use: false,
-        };
+        let empty = || Entry { key: BlockKey { file: 0, offset: 0 }, shares: 0, state: BlockState::Reading, waiters: None, in_use: false };
         // Failed blocks keep an entry without a chunk until their shares are given back, hence twice the number of chunks.
         let entries: Vec<Entry> = (0..2 * count).map(|_| empty()).collect();
         let free = (0..entries.len() as u32).rev().collect();
@@ -103,13 +97,7 @@ impl Blocks {
         &self.pool
     }
 
-    pub(super) fn acquire<F: Clone>(
-        &mut self,
-        key: BlockKey,
-        file: &F,
-        len: usize,
-        reads: &mut VecDeque<ReadRequest<F>>,
-    ) -> Acquired {
+    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize, reads: &mut VecDeque<ReadRequest<F>>) -> Acquired {
         if let Some(&index) = self.by_key.get(&key)
             && let Some(entry) = self.entries.get_mut(index as usize)
         {
@@ -186,5 +174,4 @@ impl Blocks {
         entry.waiters = None;
         self.free.push(index);
     }
-
 }

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use pacing::Clock;
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
+use super::PairId;
 use super::blocks::{Acquired, BlockKey, BlockState, Blocks};
 use super::executor::GdslCounters;
 use super::link::Link;
 use super::stats::Lateness;
-use super::PairId;
 use crate::disks::{Disk, ReadRequest};
 
 /// A packet without a due time (RTCP): sent with the batch, counted, but not measured.

@@ -21,7 +21,7 @@ pub struct KernelConfig {
     pub ipv6: bool,
     /// Flows that may be open at once.
     pub flows_max: u32,
-    /// Byte streams that may be attached at once.
+    /// Byte streams that may be attached at once. Each takes 16 KiB of memory, and up to its whole queue once its peer fell behind.
     pub streams_max: u32,
     /// Frames of the transmit queue, 1 to 1,024: the largest batch of one flush.
     pub tx_frames: usize,
@@ -72,6 +72,14 @@ pub enum BindError {
         first: u16,
         /// Last port tried.
         last: u16,
+    },
+    /// The send queues of the byte streams are larger than this machine's memory.
+    #[error("no memory for streams_max = {streams_max} send queues of {stream_queue_bytes} bytes; choose fewer or smaller ones")]
+    Memory {
+        /// As configured.
+        streams_max: u32,
+        /// As configured.
+        stream_queue_bytes: usize,
     },
     /// A socket could not be made or bound.
     #[error("cannot {what}: {source}")]
@@ -124,7 +132,14 @@ fn check(config: &KernelConfig) -> Result<(), BindError> {
             return Err(BindError::Setting { setting, value, range });
         }
     }
-    Ok(())
+    // Asked for in one piece and given back untouched: the kernel refuses what could never be there.
+    let KernelConfig { streams_max, stream_queue_bytes, .. } = *config;
+    let queues_bytes = stream_queue_bytes.saturating_mul(streams_max as usize);
+    let mut probe: Vec<u8> = Vec::new();
+    let granted = probe.try_reserve_exact(queues_bytes);
+    // An allocation that nobody looks at may be optimised away, and the refusal with it.
+    std::hint::black_box(&probe);
+    granted.map_err(|_| BindError::Memory { streams_max, stream_queue_bytes })
 }
 
 /// Binds a pair and prepares both sockets.
@@ -257,6 +272,12 @@ mod tests {
             let Err(BindError::Setting { setting, .. }) = bind(&config) else { panic!("{name} was taken") };
             assert_eq!(setting, name);
         }
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_an_error() {
+        let config = KernelConfig { port: 0, streams_max: 1 << 16, stream_queue_bytes: 1 << 30, ..KernelConfig::default() };
+        assert!(matches!(bind(&config), Err(BindError::Memory { streams_max: 65_536, .. })));
     }
 
     #[test]

@@ -177,10 +177,11 @@ impl Session {
 
     /// Takes an RTP packet of stream `place`.
     pub fn on_rtp(&mut self, place: usize, arrival_ns: u64, head: &[u8], length: usize, totals: &mut Totals) {
-        if self.play_unanswered && self.held.len() < HELD_MAX {
-            if let Some(&head) = head.first_chunk() {
-                return self.held.push(HeldPacket { place, arrival_ns, head, length });
-            }
+        if self.play_unanswered
+            && self.held.len() < HELD_MAX
+            && let Some(&head) = head.first_chunk()
+        {
+            return self.held.push(HeldPacket { place, arrival_ns, head, length });
         }
         let Some(flow) = self.flows.get_mut(place) else {
             totals.strays += 1;

@@ -244,7 +244,7 @@ impl World {
     /// Ends every session and counts what came back.
     fn end(mut self) -> Result<Report, String> {
         for index in 0..self.viewers.len() {
-            if let Some(session) = self.viewers[index].leave() {
+            if let Some(session) = self.viewers[index].session() {
                 let id = self.next_reply;
                 self.next_reply += 1;
                 self.waiting.insert(id, index);

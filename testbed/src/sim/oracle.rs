@@ -94,9 +94,9 @@ impl TrackOracle {
         Ok(())
     }
 
-    /// All packets of the range were seen.
+    /// All packets of the range were seen. Only to be asked when no more is to come.
     pub(super) fn is_complete(&mut self) -> bool {
-        self.next >= self.end
+        self.expect().is_none()
     }
 
     fn to_clock(&self, ns: i64) -> u32 {

@@ -68,7 +68,7 @@ impl SimTitle {
         ];
         let description = describe(&tracks, bytes.len() as u64);
         let bytes: Arc<[u8]> = bytes.into();
-        let title = Title { tracks, left_out: Vec::new(), description: Arc::new(description) };
+        let title = Title { tracks, left_out: Vec::new(), description };
         Self { file: SimFile::bytes(id, Arc::clone(&bytes)), bytes, title: Arc::new(title) }
     }
 }
