@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::course::Outcomes;
 use super::options::Options;
-use super::runner::Outcomes;
 use crate::lateness::Tally;
 use crate::noise::Noise;
 
