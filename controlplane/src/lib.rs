@@ -6,6 +6,6 @@ pub mod engine;
 pub mod http;
 pub mod local;
 pub mod logging;
-pub mod units;
 pub mod rtsp;
 pub mod sdp;
+pub mod units;

@@ -18,11 +18,13 @@ use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::HttpListen;
+use crate::config::{HttpListen, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, RtspSource, server};
-use crate::units::duration;
+use crate::local::{LocalConfig, LocalEngine};
+use crate::rtsp::{RtspConfig, RtspServer};
+use crate::units::{ByteSize, duration};
 
 /// How long saying goodbye to every client may take.
 const GOODBYE_MAX: Duration = Duration::from_millis(2_000);
@@ -66,8 +68,62 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
 }
 
 /// Starts the engine of this process and the RTSP server, and runs the appliance over them.
-async fn start(_plan: &Plan, _stop: Stop) -> Result<(), Failure> {
-    Err(Failure::Runtime("this build has no engine".into()))
+async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
+    log_plan(plan);
+    let config = local_config(plan);
+    let engine = tokio::task::spawn_blocking(move || LocalEngine::start(config))
+        .await
+        .map_err(|error| Failure::Runtime(error.to_string()))?
+        .map_err(|why| Failure::Runtime(format!("the engine cannot start: {why}")))?;
+    for facts in engine.facts() {
+        for note in &facts.notes {
+            tracing::info!("engine: {note}");
+        }
+    }
+    tokio::spawn(Arc::clone(&engine).poll_cores());
+    let address = plan.config.rtsp;
+    let session_timeout = Duration::from_secs(plan.config.session_timeout_s.into());
+    let rtsp_config = RtspConfig { addr: address, session_timeout, ..RtspConfig::default() };
+    let server =
+        RtspServer::bind(rtsp_config, Arc::clone(&engine)).map_err(|error| cannot_listen("the RTSP server", address, &error, "--rtsp"))?;
+    let (address, counters) = (server.local_addr(), server.counters());
+    let (ask_to_stop, asked_to_stop) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        // A sender that is gone asks for the stop as well.
+        let _ = asked_to_stop.await;
+    }));
+    let leaving = Arc::clone(&engine);
+    let rtsp = Rtsp {
+        address,
+        totals: Arc::new(move || counters.snapshot()),
+        stop: Box::pin(async move {
+            drop(ask_to_stop);
+            let _ = serving.await;
+            let _ = tokio::task::spawn_blocking(move || leaving.shut_down(GOODBYE_MAX)).await;
+        }),
+    };
+    appliance(engine, rtsp, plan, stop).await
+}
+
+/// The engine's part of the configuration.
+fn local_config(plan: &Plan) -> LocalConfig {
+    let config = &plan.config;
+    let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+    LocalConfig {
+        media: plan.media.clone(),
+        index_cache: plan.index_cache.clone(),
+        cpus: plan.cpus.engine.iter().map(|&cpu| usize::try_from(cpu).ok()).collect(),
+        poll: match config.poll {
+            Poll::Busy => dataplane::engine::Poll::Busy,
+            Poll::Adaptive => dataplane::engine::Poll::Adaptive,
+        },
+        rtp_port: config.rtp_port,
+        sessions_max: config.max_sessions,
+        memory_bytes: bytes(config.memory),
+        chunk_bytes: bytes(config.chunk),
+        read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
+        stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+    }
 }
 
 /// The failure to listen somewhere, with what to do about it; `option` chooses another address.
@@ -249,8 +305,8 @@ mod tests {
     use super::*;
     use crate::cli::plan::Cpus;
     use crate::config::Config;
-    use crate::http::api::RtspTotals;
     use crate::http::fake::FakeEngine;
+    use crate::rtsp::RtspCountersSnapshot;
 
     fn plan(http: &str) -> Plan {
         Plan {
@@ -264,7 +320,7 @@ mod tests {
     fn rtsp(goodbye: watch::Sender<bool>) -> Rtsp {
         Rtsp {
             address: "0.0.0.0:8554".parse().unwrap(),
-            totals: Arc::new(RtspTotals::default),
+            totals: Arc::new(RtspCountersSnapshot::default),
             stop: Box::pin(async move {
                 goodbye.send_replace(true);
             }),

@@ -5,8 +5,8 @@
 //! start of the process. What the engine reports is described where the engine defines it:
 //! [`CoreStatus`](crate::engine::CoreStatus), [`SessionStatus`], [`MediaEntry`].
 
-use std::collections::BTreeMap;
 
+use crate::rtsp::RtspCountersSnapshot;
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, MediaEntry, SessionStatus};
@@ -29,7 +29,7 @@ pub struct Status {
     /// One entry per engine core: busy fraction, streams, rates, lateness percentiles, disk, memory.
     pub cores: Vec<CoreStatus>,
     /// The RTSP server's counters.
-    pub rtsp: RtspTotals,
+    pub rtsp: RtspCountersSnapshot,
 }
 
 /// What is running.
@@ -82,35 +82,6 @@ impl Totals {
             disk_errors: sum.disk_errors.saturating_add(core.disk_errors),
         })
     }
-}
-
-/// The RTSP server's counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RtspTotals {
-    /// Connections open.
-    pub connections: u64,
-    /// Connections accepted since start.
-    pub connections_total: u64,
-    /// Connections closed at once because there were too many.
-    pub connections_refused: u64,
-    /// Requests answered since start.
-    pub requests: u64,
-    /// Interleaved frames received since start.
-    pub frames: u64,
-    /// Responses 2xx since start.
-    pub responses_2xx: u64,
-    /// Responses 4xx since start.
-    pub responses_4xx: u64,
-    /// Responses 5xx since start.
-    pub responses_5xx: u64,
-    /// Sessions that exist.
-    pub sessions: u64,
-    /// Sessions made since start.
-    pub sessions_total: u64,
-    /// Sessions ended because their client was not heard of, or by the engine.
-    pub sessions_expired: u64,
-    /// Refusals since start, by status.
-    pub refused: BTreeMap<u16, u64>,
 }
 
 /// `GET /api/v1/sessions`.

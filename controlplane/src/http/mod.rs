@@ -31,8 +31,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::rtsp::RtspCountersSnapshot;
 use crate::units::rfc3339_utc;
-use api::{Failure, MediaList, RtspTotals, SessionList, Status, Totals, Version};
+use api::{Failure, MediaList, SessionList, Status, Totals, Version};
 use snapshot::Snapshot;
 
 /// How long an answer is reused.
@@ -60,7 +61,7 @@ impl Default for Ages {
 }
 
 /// Where the RTSP server's counters come from.
-pub type RtspSource = Arc<dyn Fn() -> RtspTotals + Send + Sync>;
+pub type RtspSource = Arc<dyn Fn() -> RtspCountersSnapshot + Send + Sync>;
 
 /// The monitor of one engine and one RTSP server.
 pub struct Monitor<E> {

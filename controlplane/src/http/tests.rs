@@ -33,8 +33,8 @@ async fn start(engine: FakeEngine, ages: Ages, limits: Limits) -> Running {
     Running { address, engine, _stop: stop }
 }
 
-fn rtsp_totals() -> RtspTotals {
-    RtspTotals { refused: [(404, 1)].into(), ..RtspTotals::default() }
+fn rtsp_totals() -> RtspCountersSnapshot {
+    RtspCountersSnapshot { refused: [(404, 1)].into(), ..RtspCountersSnapshot::default() }
 }
 
 /// Sends `request` and reads until the server closes.

@@ -15,7 +15,7 @@ pub struct PayloadFormat {
     pub payload_type: u8,
     /// Encoding name.
     pub encoding: &'static str,
-    /// RTP clock rate, Hz.
+    /// RTP clock rate, Hz; never 0.
     pub clock_rate: u32,
     /// Channels of `a=rtpmap`.
     pub channels: Option<u8>,
@@ -70,8 +70,8 @@ pub fn format_of(codec: &Codec, _kind: TrackKind, position: usize) -> PayloadFor
         }
         Codec::Aac { config, sample_rate, channels } => {
             format.encoding = "mpeg4-generic";
-            format.clock_rate = *sample_rate;
-            format.channels = Some(*channels);
+            format.clock_rate = (*sample_rate).max(1);
+            format.channels = (*channels > 0).then_some(*channels);
             // RFC 3640 4.1: streamtype 5 is audio; profile-level-id 1 is what players expect where the level is not known.
             format.fmtp = join([
                 ("streamtype", "5".into()),
@@ -102,7 +102,7 @@ pub fn format_of(codec: &Codec, _kind: TrackKind, position: usize) -> PayloadFor
 /// RFC 3551 4.5.14: the static types are 8000 Hz, one channel.
 fn g711(format: &mut PayloadFormat, encoding: &'static str, static_type: u8, sample_rate: u32, channels: u8) {
     format.encoding = encoding;
-    format.clock_rate = sample_rate;
+    format.clock_rate = sample_rate.max(1);
     format.channels = (channels > 1).then_some(channels);
     if sample_rate == 8000 && channels <= 1 {
         format.payload_type = static_type;
@@ -233,7 +233,8 @@ mod tests {
             format(Codec::H265 { length_bytes: 4, vps: sets.clone(), sps: sets.clone(), pps: sets.clone() });
             format(Codec::Av1 { config: bytes.clone() });
             format(Codec::Mpeg4Visual { config: bytes.clone() });
-            format(Codec::Aac { config: bytes, sample_rate: rate, channels });
+            let aac = format(Codec::Aac { config: bytes, sample_rate: rate, channels });
+            prop_assert!(aac.clock_rate > 0 && aac.channels != Some(0));
             format(Codec::Opus { channels });
             format(Codec::Pcmu { sample_rate: rate, channels });
         }

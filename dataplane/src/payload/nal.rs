@@ -104,6 +104,8 @@ pub(super) struct NalPacketiser<F> {
     size: usize,
     state: Sets,
     fragmented: Option<Fragmented>,
+    /// Only padding is left; not all of it may have been resident.
+    padding: bool,
     format: PhantomData<F>,
 }
 
@@ -118,6 +120,7 @@ impl<F: NalFormat> NalPacketiser<F> {
             size: 0,
             state: Sets::No,
             fragmented: None,
+            padding: false,
             format: PhantomData,
         };
         let mut header = None;
@@ -142,6 +145,7 @@ impl<F: NalFormat> NalPacketiser<F> {
     pub(super) fn begin(&mut self, size: u32, sync: bool) {
         self.size = size as usize;
         self.fragmented = None;
+        self.padding = false;
         self.state = if sync && self.sets_count > 0 { Sets::Undecided } else { Sets::No };
     }
 
@@ -150,10 +154,16 @@ impl<F: NalFormat> NalPacketiser<F> {
         if let Some(fragmented) = self.fragmented {
             return self.fragment(fragmented, sample, out);
         }
+        if self.padding {
+            return Ok(skip_padding(sample));
+        }
         let nal = match self.nal_at(sample, 0)? {
             Look::Nal(nal) => nal,
             Look::NeedData => return Ok(Step::NeedData),
-            Look::End => return Ok(finish(sample)),
+            Look::End => {
+                self.padding = true;
+                return Ok(skip_padding(sample));
+            }
         };
         if self.state == Sets::Undecided {
             match self.brings_its_sets(sample) {
@@ -368,8 +378,8 @@ pub(super) fn read_header<F: NalFormat>(bytes: &[u8]) -> Option<Header> {
     Some(header.iter().fold(0, |header, &b| header << 8 | Header::from(b)))
 }
 
-/// Takes the padding that may be left.
-fn finish(sample: &mut impl SampleBytes) -> Step {
+/// Takes what is left as far as it is resident.
+fn skip_padding(sample: &mut impl SampleBytes) -> Step {
     let padding = sample.resident().min(sample.remaining());
     sample.skip(padding);
     if sample.remaining() == 0 { Step::SampleDone } else { Step::NeedData }

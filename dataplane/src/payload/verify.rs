@@ -177,8 +177,11 @@ fn compare_nals<F: NalFormat>(
     }
 }
 
-/// The OBUs of a temporal unit (header without size flag, payload), delimiters left out, and whether it parses to its end.
-fn obus(mut sample: &[u8]) -> (Vec<(Vec<u8>, &[u8])>, bool) {
+/// An OBU: header without size flag, payload.
+type Obu<'a> = (Vec<u8>, &'a [u8]);
+
+/// The OBUs of a temporal unit, delimiters left out, and whether it parses to its end.
+fn obus(mut sample: &[u8]) -> (Vec<Obu<'_>>, bool) {
     let mut obus = Vec::new();
     let mut delimiters = 0;
     while let Some(&first) = sample.first() {

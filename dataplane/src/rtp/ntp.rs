@@ -32,7 +32,7 @@ impl NtpTime {
 
 /// Nanoseconds of a duration in units of 1/65536 second (DLSR).
 pub fn short_to_ns(short: u32) -> u64 {
-    u64::from(short) * NS_PER_SEC >> 16
+    (u64::from(short) * NS_PER_SEC) >> 16
 }
 
 /// A duration in units of 1/65536 second, at most what 32 bits hold.

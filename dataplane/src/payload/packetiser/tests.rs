@@ -123,6 +123,9 @@ fn empty_nal_units_are_skipped_and_a_long_row_is_padding() {
     let mut padded = sample(&[&[0x41, 1]]);
     padded.resize(10_000, 0);
     assert_eq!(packets(&h264(), 64, &padded, false), [(vec![0x41, 1], true, 0)]);
+    // Padding that arrives in parts is padding still, whatever its last part looks like.
+    padded.extend([9; 3]);
+    assert_eq!(verify::roundtrip(&h264(), 64, &padded, false, &[7]).error, None);
     assert_eq!(packets(&h264(), 64, &[0; 5000], true), []);
     assert_eq!(packets(&h264(), 64, &[], true), []);
 }
