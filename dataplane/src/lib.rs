@@ -4,10 +4,18 @@
 //! commands ─► host.receive ─► gdsl.cycle(now): guaranteed, then best-effort ─► disks.submit/reap ─► host.flush
 //! ```
 //!
+//! - [`delivery`]: video on demand as a pair of GDSL modules.
 //! - [`disks`]: the `Disk` seam and its implementations.
+//! - [`engine`]: the pinned, polling core.
+//! - [`gdsl`]: the data streaming library: peers, links, the executor.
 //! - [`media`]: containers to samples with times.
 //! - [`payload`]: samples to RTP payloads.
+//! - [`rtp`]: RTP headers, RTCP, the reports of a stream.
 
+pub mod delivery;
 pub mod disks;
+pub mod engine;
+pub mod gdsl;
 pub mod media;
 pub mod payload;
+pub mod rtp;

@@ -1,7 +1,12 @@
 //! The `Clock` seam: who tells the time. Only a polling loop reads a clock; everything below it takes the time as an argument.
 
+mod sys;
+mod tsc;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use tsc::TscClock;
 
 /// A source of monotonic nanoseconds and of their relation to wall-clock time.
 pub trait Clock {
@@ -40,32 +45,5 @@ impl Clock for SimClock {
 
     fn unix_ns_at(&self, at_ns: u64) -> u64 {
         SIM_EPOCH_UNIX_NS + at_ns
-    }
-}
-
-/// The clock of an engine core.
-#[derive(Clone, Debug, Default)]
-pub struct TscClock {}
-
-impl TscClock {
-    /// A clock, calibrated against `CLOCK_MONOTONIC`.
-    pub fn new() -> Self {
-        Self {}
-    }
-}
-
-impl Clock for TscClock {
-    fn now_ns(&self) -> u64 {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `t` is a valid place for the answer.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
-        t.tv_sec as u64 * crate::NS_PER_SEC + t.tv_nsec as u64
-    }
-
-    fn unix_ns_at(&self, at_ns: u64) -> u64 {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `t` is a valid place for the answer.
-        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut t) };
-        (t.tv_sec as u64 * crate::NS_PER_SEC + t.tv_nsec as u64).wrapping_sub(self.now_ns()).wrapping_add(at_ns)
     }
 }

@@ -1,4 +1,4 @@
-//! Time and arithmetic, pure and deterministic: no I/O of any kind lives here.
+//! Time and arithmetic, pure and deterministic: no I/O of any kind lives here, but for asking what time it is.
 //!
 //! - [`clock`]: the [`Clock`] seam. A time-stamp-counter clock for engine cores, a simulated one for tests.
 //! - [`wheel`]: the deadline wheel that holds every upcall time of an engine core (GDSL's I/O scheduling table).

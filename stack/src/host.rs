@@ -92,6 +92,8 @@ pub struct HostCounters {
     pub rx_datagrams: u64,
     /// Payload bytes of these.
     pub rx_bytes: u64,
+    /// Datagrams that arrived and were dropped unread: longer than a receive buffer.
+    pub rx_dropped: u64,
     /// Bytes written to byte streams.
     pub stream_tx_bytes: u64,
     /// Streams attached now.
@@ -118,7 +120,7 @@ pub trait Host {
     /// [`HostError::TableFull`], [`HostError::Unknown`] (local port), [`HostError::Family`].
     fn open_flow(&mut self, spec: FlowSpec) -> Result<FlowId, HostError>;
 
-    /// Sends the flow to another remote address from now on.
+    /// Sends the flow to another remote address from now on. Frames committed before still go to the old one.
     ///
     /// # Errors
     /// [`HostError::Unknown`], [`HostError::Family`].
@@ -136,7 +138,7 @@ pub trait Host {
     /// Frames queued and not yet handed over.
     fn queued(&self) -> usize;
 
-    /// Hands queued frames over in order.
+    /// Hands queued frames over, those of each local port in order.
     fn flush(&mut self, now_ns: u64) -> Flushed;
 
     /// Takes up to `limit` datagrams that have arrived and shows each to `sink`. Returns how many there were.
@@ -148,7 +150,8 @@ pub trait Host {
     /// [`HostError::TableFull`].
     fn attach_stream(&mut self, stream: Self::Stream) -> Result<StreamId, HostError>;
 
-    /// Queues the parts, one after another, all or nothing. Written out at the next `flush_streams`.
+    /// Queues the parts, one after another, all or nothing. Written out at the next `flush_streams`. Parts that are together longer than
+    /// the whole queue never fit.
     ///
     /// # Errors
     /// [`StreamError::Full`], [`StreamError::Closed`].

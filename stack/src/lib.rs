@@ -6,4 +6,12 @@
 //!
 //! Nothing here knows media or RTSP.
 
+#![deny(unsafe_code)]
+
+mod address;
 pub mod host;
+pub mod kernel;
+mod ring;
+pub mod sim;
+mod slots;
+mod streams;

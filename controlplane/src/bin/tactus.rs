@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tactus` command; see [`controlplane::cli`].
+
+fn main() -> std::process::ExitCode {
+    controlplane::cli::main()
+}

@@ -2,10 +2,28 @@
 //!
 //! A disk is owned by one engine core. It never blocks: what it cannot take now it leaves in the batch. The chunk travels with the
 //! request and comes back with the completion, so whoever holds it is its only owner.
+//!
+//! - [`any`]: the best of the next two that this machine grants.
+//! - [`uring`]: io_uring with O_DIRECT and registered buffers.
+//! - [`threads`]: plain reader threads, for where that is forbidden.
+//! - [`file`](mod@file): the media files that both read.
+//! - [`sim`]: a disk in simulated time, with faults.
+
+pub mod any;
+pub mod file;
+pub mod sim;
+pub mod threads;
+pub mod uring;
 
 use std::collections::VecDeque;
 
 use hugepages::Chunk;
+
+pub use any::{AnyDisk, DiskOpenError};
+pub use file::{FileIdentity, MediaFile, OpenError};
+pub use sim::{SimDisk, SimDiskConfig, SimFile};
+pub use threads::ThreadDisk;
+pub use uring::UringDisk;
 
 /// Offsets and lengths of reads are multiples of this (O_DIRECT), except that a read may reach past the end of its file.
 pub const READ_ALIGN_BYTES: u64 = 4096;
@@ -57,6 +75,16 @@ pub struct DiskCounters {
     pub in_flight: u32,
 }
 
+impl DiskCounters {
+    /// Counts a finished read.
+    fn count(&mut self, result: Result<usize, DiskError>) {
+        match result {
+            Ok(bytes) => self.bytes += bytes as u64,
+            Err(_) => self.errors += 1,
+        }
+    }
+}
+
 /// A reader of media files.
 pub trait Disk {
     /// A handle of an open file; cheap to clone, safe to send from the thread that opened it.
@@ -77,3 +105,6 @@ pub trait Disk {
     /// Counters since start.
     fn counters(&self) -> DiskCounters;
 }
+
+#[cfg(test)]
+mod tests;

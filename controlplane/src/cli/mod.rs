@@ -1,0 +1,154 @@
+//! The `tactus` command: what people and service managers type.
+//!
+//! Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.
+
+mod options;
+mod os;
+pub mod plan;
+mod probe;
+pub mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Key, file};
+use crate::http::api::Version;
+use options::Overrides;
+use plan::{Plan, PlanError};
+
+const ABOUT: &str = "Serves video over RTSP/RTP, on the beat";
+const EXAMPLES: &str = "\
+Examples:
+  tactus                                  serve ./media
+  tactus serve --media /srv/films         serve another folder
+  tactus serve --check -c tactus.toml     is this configuration right, and what does it amount to?
+  tactus probe film.mp4                   what is in a file, and can it be served?
+
+Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.";
+const SERVE_HELP: &str = "\
+Every option is also a key of the configuration file, without the dashes; the command line overrides the file.
+`tactus serve --check > tactus.toml` writes a file to start from.
+
+Examples:
+  tactus serve --media /srv/films --rtsp 0.0.0.0:554
+  tactus serve --engine-cores 2-3 --poll busy --memory \"1 GiB\"
+  ffplay rtsp://localhost:8554/film.mp4
+  curl -s http://localhost:8080/api/v1/status | jq .totals
+
+SIGTERM or SIGINT: every session gets its BYE and the command ends with 0 within 3 seconds; a second signal ends it at once.
+Exit codes: 0 stopped by a signal, 1 it failed, 2 the command line or the configuration is wrong.";
+const PROBE_HELP: &str = "\
+Exit codes: 0 all files can be served, 1 at least one cannot, 2 the command line is wrong.";
+
+/// Version for people, with `git describe` when the build was told.
+static VERSION: LazyLock<String> = LazyLock::new(|| match version() {
+    Version { tactus, build: Some(build) } => format!("{tactus} ({build})"),
+    Version { tactus, build: None } => tactus,
+});
+
+#[derive(Debug, Parser)]
+#[command(name = "tactus", version = VERSION.as_str(), about = ABOUT, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve a folder of media files (what `tactus` alone does)
+    #[command(after_help = SERVE_HELP)]
+    Serve(ServeArgs),
+    /// Tell what is in media files: tracks, codecs, rates, SDP
+    #[command(after_help = PROBE_HELP)]
+    Probe(probe::ProbeArgs),
+}
+
+#[derive(Debug, Default, clap::Args)]
+struct ServeArgs {
+    /// Configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Only check the configuration against this machine and print it, all keys, as TOML
+    #[arg(long, visible_alias = "print-config")]
+    check: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Why the command ends with an exit code other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration does not fit this machine.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// It could not start, or it broke.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Runtime(_) => ExitCode::from(1),
+            Failure::Config(_) => ExitCode::from(2),
+            Failure::Plan(error) => ExitCode::from(if error.is_configuration() { 2 } else { 1 }),
+        }
+    }
+}
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        None => serve(ServeArgs::default()),
+        Some(Verb::Serve(args)) => serve(args),
+        Some(Verb::Probe(args)) => return probe::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match &failure {
+                // These lines begin with their place in the file, which editors and terminals can follow.
+                Failure::Config(mistakes @ ConfigError::File(_)) => eprintln!("{mistakes}"),
+                other => eprintln!("tactus: {other}"),
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let from_file = args.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
+    let config = Config::assemble(&from_file, &args.overrides.0)?;
+    let media_given = from_file.iter().chain(&args.overrides.0).any(|setting| setting.key == Key::Media);
+    if args.check {
+        let printed = config.to_toml();
+        print(&printed);
+        Plan::new(config, media_given)?;
+        return Ok(());
+    }
+    crate::logging::start(config.log);
+    serve::run(Plan::new(config, media_given)?)
+}
+
+/// Writes to standard output; whoever reads it may have gone, which is no reason to fail.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What is running, for the monitor.
+fn version() -> Version {
+    Version { tactus: env!("CARGO_PKG_VERSION").to_owned(), build: option_env!("TACTUS_BUILD").map(str::to_owned) }
+}
+
+/// Text from a file or its name, without what would move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

@@ -1,0 +1,193 @@
+//! The table of options.
+
+use super::value::{address, number, page_size, path, rtp_port, size};
+use super::{Config, ValueError};
+use crate::units::{GIB, KIB, MIB};
+
+/// An option of `tactus serve`: a key of the file and, with `--` before it, of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "Config's fields of the same names say what they are")]
+pub enum Key {
+    Media,
+    Rtsp,
+    Http,
+    Net,
+    EngineCores,
+    Poll,
+    RtpPort,
+    MaxSessions,
+    Memory,
+    ReadAhead,
+    Chunk,
+    SessionTimeout,
+    IndexCache,
+    StallTimeout,
+    Log,
+}
+
+/// What TOML values an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// An integer.
+    Integer,
+    /// A string with a unit, or an integer of bytes.
+    Size,
+    /// A string, one integer, or an array of integers.
+    Cpus,
+}
+
+impl Kind {
+    /// The kind for people.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Kind::Text => "a string",
+            Kind::Integer => "an integer",
+            Kind::Size => "a string with a unit, or a number of bytes",
+            Kind::Cpus => "a string, or an array of CPU numbers",
+        }
+    }
+}
+
+impl Key {
+    /// All options, in the order in which they are printed.
+    pub const ALL: [Key; 15] = [
+        Key::Media,
+        Key::Rtsp,
+        Key::Http,
+        Key::Net,
+        Key::EngineCores,
+        Key::Poll,
+        Key::RtpPort,
+        Key::MaxSessions,
+        Key::Memory,
+        Key::ReadAhead,
+        Key::Chunk,
+        Key::SessionTimeout,
+        Key::IndexCache,
+        Key::StallTimeout,
+        Key::Log,
+    ];
+
+    /// Its name in the file; `--` before it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Key::Media => "media",
+            Key::Rtsp => "rtsp",
+            Key::Http => "http",
+            Key::Net => "net",
+            Key::EngineCores => "engine-cores",
+            Key::Poll => "poll",
+            Key::RtpPort => "rtp-port",
+            Key::MaxSessions => "max-sessions",
+            Key::Memory => "memory",
+            Key::ReadAhead => "read-ahead",
+            Key::Chunk => "chunk",
+            Key::SessionTimeout => "session-timeout",
+            Key::IndexCache => "index-cache",
+            Key::StallTimeout => "stall-timeout",
+            Key::Log => "log",
+        }
+    }
+
+    /// The option of this name.
+    pub fn from_name(name: &str) -> Option<Key> {
+        Key::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    /// What stands for the value in help texts.
+    pub fn value_name(self) -> &'static str {
+        match self {
+            Key::Media => "DIR",
+            Key::Rtsp | Key::Http => "ADDR",
+            Key::Net => "HOW",
+            Key::EngineCores => "LIST",
+            Key::Poll => "MODE",
+            Key::RtpPort | Key::MaxSessions => "N",
+            Key::Memory | Key::Chunk => "SIZE",
+            Key::ReadAhead => "MS",
+            Key::SessionTimeout | Key::StallTimeout => "S",
+            Key::IndexCache => "DIR",
+            Key::Log => "LEVEL",
+        }
+    }
+
+    /// What it does, in one line.
+    pub fn help(self) -> &'static str {
+        match self {
+            Key::Media => "Folder of the media files; a relative path starts at the working directory",
+            Key::Rtsp => "Where RTSP listens",
+            Key::Http => "Where the monitor's JSON is served, or \"off\"",
+            Key::Net => "How packets reach the network: \"kernel\", the operating system's sockets",
+            Key::EngineCores => "CPUs of the engine cores (\"0,2-3\"), or \"auto\": one core on the last CPU that this process may use",
+            Key::Poll => "\"adaptive\": an idle engine core sleeps until the next deadline; \"busy\": it never sleeps",
+            Key::RtpPort => "RTP port (even, RTCP is the next one) of the first engine core, further cores 2 up each; 0: any",
+            Key::MaxSessions => "Sessions that may exist at once",
+            Key::Memory => "Buffer memory of each engine core",
+            Key::ReadAhead => "How far ahead media is read, milliseconds",
+            Key::Chunk => "Size of one disk read, a multiple of 4 KiB",
+            Key::SessionTimeout => "Seconds without a sign of life after which a session is ended",
+            Key::IndexCache => "Folder that keeps media indexes between runs, \"off\", or \"auto\": in the user's cache folder",
+            Key::StallTimeout => "Seconds after which a client that takes no bytes from its connection is cut",
+            Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        }
+    }
+
+    /// What TOML values it takes.
+    pub fn kind(self) -> Kind {
+        match self {
+            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Poll | Key::IndexCache | Key::Log => Kind::Text,
+            Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
+            Key::Memory | Key::Chunk => Kind::Size,
+            Key::EngineCores => Kind::Cpus,
+        }
+    }
+
+    /// Reads `text` into this option's place of `config`.
+    ///
+    /// # Errors
+    /// [`ValueError`] when the text is not a value of this option; `config` is unchanged then.
+    pub fn set(self, config: &mut Config, text: &str) -> Result<(), ValueError> {
+        match self {
+            Key::Media => config.media = path(text)?,
+            Key::Rtsp => config.rtsp = address(text, "")?,
+            Key::Http => config.http = text.parse()?,
+            Key::Net => config.net = text.parse()?,
+            Key::EngineCores => config.engine_cores = text.parse()?,
+            Key::Poll => config.poll = text.parse()?,
+            Key::RtpPort => config.rtp_port = rtp_port(text)?,
+            Key::MaxSessions => config.max_sessions = number(text, 1, 1_000_000, "")?,
+            Key::Memory => config.memory = size(text, MIB, 1024 * GIB)?,
+            Key::ReadAhead => config.read_ahead_ms = number(text, 100, 60_000, " milliseconds")?,
+            Key::Chunk => config.chunk = page_size(text, 4 * KIB, 4 * MIB)?,
+            Key::SessionTimeout => config.session_timeout_s = number(text, 5, 86_400, " seconds")?,
+            Key::IndexCache => config.index_cache = text.parse()?,
+            Key::StallTimeout => config.stall_timeout_s = number(text, 1, 3_600, " seconds")?,
+            Key::Log => config.log = text.parse()?,
+        }
+        Ok(())
+    }
+
+    /// This option's value in `config`, as the file would have it.
+    pub fn get(self, config: &Config) -> toml::Value {
+        let text = |value: &dyn std::fmt::Display| toml::Value::String(value.to_string());
+        match self {
+            Key::Media => text(&config.media.display()),
+            Key::Rtsp => text(&config.rtsp),
+            Key::Http => text(&config.http),
+            Key::Net => text(&config.net),
+            Key::EngineCores => text(&config.engine_cores),
+            Key::Poll => text(&config.poll),
+            Key::RtpPort => toml::Value::Integer(config.rtp_port.into()),
+            Key::MaxSessions => toml::Value::Integer(config.max_sessions.into()),
+            Key::Memory => text(&config.memory),
+            Key::ReadAhead => toml::Value::Integer(config.read_ahead_ms.into()),
+            Key::Chunk => text(&config.chunk),
+            Key::SessionTimeout => toml::Value::Integer(config.session_timeout_s.into()),
+            Key::IndexCache => text(&config.index_cache),
+            Key::StallTimeout => toml::Value::Integer(config.stall_timeout_s.into()),
+            Key::Log => text(&config.log),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Types of option values and their text forms.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::units::{ByteSize, CpuList, UnitError};
+
+/// Why a value was refused. Messages name the value and what would be right; the caller names the option and the place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// A size or a list of CPUs.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Not a whole number in the range.
+    #[error("{text:?} is not a whole number from {min} to {max}{unit}")]
+    Number {
+        /// What was given.
+        text: String,
+        /// Lowest value allowed.
+        min: u32,
+        /// Highest value allowed.
+        max: u32,
+        /// " seconds", or nothing.
+        unit: &'static str,
+    },
+    /// A size outside its range.
+    #[error("{size} is outside {min} to {max}")]
+    SizeRange {
+        /// What was given.
+        size: ByteSize,
+        /// Lowest value allowed.
+        min: ByteSize,
+        /// Highest value allowed.
+        max: ByteSize,
+    },
+    /// Disk reads are whole pages.
+    #[error("{0} is not a multiple of 4 KiB")]
+    NotWholePages(ByteSize),
+    /// RTP ports are even, RTCP takes the odd one above (RFC 3550 11).
+    #[error("{0} is odd: RTP takes an even port and RTCP the one above it")]
+    OddPort(u32),
+    /// Not an address.
+    #[error("{text:?} is not an address; write IP:PORT as in \"0.0.0.0:8554\" or \"[::]:8554\"{or}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// `, or "off"` where that is allowed.
+        or: &'static str,
+    },
+    /// Not one of the words.
+    #[error("{text:?} does not exist; there is {choices}")]
+    Choice {
+        /// What was given.
+        text: String,
+        /// The words.
+        choices: &'static str,
+    },
+    /// Not a usable path.
+    #[error("{0:?} is not a path: it is empty or contains a NUL byte")]
+    Path(String),
+}
+
+/// How packets reach the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// The operating system's sockets: no privileges needed.
+    Kernel,
+}
+
+impl FromStr for Net {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "kernel" => Ok(Net::Kernel),
+            _ => Err(ValueError::Choice { text: text.to_owned(), choices: "only \"kernel\" (the operating system's sockets)" }),
+        }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Net::Kernel => f.write_str("kernel"),
+        }
+    }
+}
+
+/// What an engine core does when nothing is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// Polls on: most punctual, one CPU always busy.
+    Busy,
+    /// Sleeps until the next deadline.
+    Adaptive,
+}
+
+impl FromStr for Poll {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "busy" => Ok(Poll::Busy),
+            "adaptive" => Ok(Poll::Adaptive),
+            _ => Err(ValueError::Choice { text: text.to_owned(), choices: "\"busy\" and \"adaptive\"" }),
+        }
+    }
+}
+
+impl fmt::Display for Poll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Poll::Busy => "busy",
+            Poll::Adaptive => "adaptive",
+        })
+    }
+}
+
+/// CPUs of the engine cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineCores {
+    /// One engine core, on the last CPU that the process may run on.
+    Auto,
+    /// One engine core on each.
+    List(CpuList),
+}
+
+impl EngineCores {
+    /// Number of engine cores.
+    pub fn count(&self) -> usize {
+        match self {
+            EngineCores::Auto => 1,
+            EngineCores::List(list) => list.as_slice().len(),
+        }
+    }
+}
+
+impl FromStr for EngineCores {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(EngineCores::Auto),
+            list => Ok(EngineCores::List(list.parse()?)),
+        }
+    }
+}
+
+impl fmt::Display for EngineCores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineCores::Auto => f.write_str("auto"),
+            EngineCores::List(list) => list.fmt(f),
+        }
+    }
+}
+
+/// Where the monitor listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// Nowhere.
+    Off,
+    /// Here.
+    On(SocketAddr),
+}
+
+impl FromStr for HttpListen {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "off" => Ok(HttpListen::Off),
+            _ => address(text, ", or \"off\"").map(HttpListen::On),
+        }
+    }
+}
+
+impl fmt::Display for HttpListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpListen::Off => f.write_str("off"),
+            HttpListen::On(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Where media indexes are kept between runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexCache {
+    /// `$CACHE_DIRECTORY`, `$XDG_CACHE_HOME/tactus` or `$HOME/.cache/tactus`; nowhere when none of these is set.
+    Auto,
+    /// Nowhere: every start reads every file's index anew.
+    Off,
+    /// In this folder.
+    Dir(PathBuf),
+}
+
+impl IndexCache {
+    /// The folder, with `env` to look up environment variables; `None` for nowhere.
+    pub fn resolve(&self, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let set = |name| env(name).filter(|value| value.starts_with('/'));
+        match self {
+            IndexCache::Off => None,
+            IndexCache::Dir(dir) => Some(dir.clone()),
+            IndexCache::Auto => set("CACHE_DIRECTORY")
+                .map(PathBuf::from)
+                .or_else(|| set("XDG_CACHE_HOME").map(|dir| PathBuf::from(dir).join("tactus")))
+                .or_else(|| set("HOME").map(|dir| PathBuf::from(dir).join(".cache/tactus"))),
+        }
+    }
+}
+
+impl FromStr for IndexCache {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(IndexCache::Auto),
+            "off" => Ok(IndexCache::Off),
+            dir => path(dir).map(IndexCache::Dir),
+        }
+    }
+}
+
+impl fmt::Display for IndexCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IndexCache::Auto => f.write_str("auto"),
+            IndexCache::Off => f.write_str("off"),
+            IndexCache::Dir(dir) => dir.display().fmt(f),
+        }
+    }
+}
+
+/// What is logged: this level and the graver ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What needs a look.
+    Warn,
+    /// What an operator wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl FromStr for LogLevel {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "error" => Ok(LogLevel::Error),
+            "warn" => Ok(LogLevel::Warn),
+            "info" => Ok(LogLevel::Info),
+            "debug" => Ok(LogLevel::Debug),
+            "trace" => Ok(LogLevel::Trace),
+            _ => Err(ValueError::Choice { text: text.to_owned(), choices: "\"error\", \"warn\", \"info\", \"debug\" and \"trace\"" }),
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
+    }
+}
+
+/// A path that the system calls will take.
+pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
+    match text {
+        "" => Err(ValueError::Path(text.to_owned())),
+        _ if text.contains('\0') => Err(ValueError::Path(text.to_owned())),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
+/// IP:PORT; `or` names what else the option takes.
+pub(super) fn address(text: &str, or: &'static str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Address { text: text.to_owned(), or })
+}
+
+/// A whole number from `min` to `max`.
+pub(super) fn number(text: &str, min: u32, max: u32, unit: &'static str) -> Result<u32, ValueError> {
+    let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(n) if digits_only && (min..=max).contains(&n) => Ok(n),
+        _ => Err(ValueError::Number { text: text.to_owned(), min, max, unit }),
+    }
+}
+
+/// A size from `min` to `max` bytes.
+pub(super) fn size(text: &str, min: u64, max: u64) -> Result<ByteSize, ValueError> {
+    let size: ByteSize = text.parse()?;
+    let (min, max) = (ByteSize(min), ByteSize(max));
+    if (min..=max).contains(&size) { Ok(size) } else { Err(ValueError::SizeRange { size, min, max }) }
+}
+
+/// A size in whole pages.
+pub(super) fn page_size(text: &str, min: u64, max: u64) -> Result<ByteSize, ValueError> {
+    let size = size(text, min, max)?;
+    if size.0.is_multiple_of(4096) { Ok(size) } else { Err(ValueError::NotWholePages(size)) }
+}
+
+/// An RTP port: even, or 0 for any.
+pub(super) fn rtp_port(text: &str) -> Result<u16, ValueError> {
+    let port = number(text, 0, 65_534, "")?;
+    match u16::try_from(port) {
+        Ok(even) if port.is_multiple_of(2) => Ok(even),
+        _ => Err(ValueError::OddPort(port)),
+    }
+}

@@ -1,0 +1,168 @@
+//! An engine for tests of the control core: it has every kind of thing to report, delivers nothing, and counts what it is asked.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dataplane::media::{LeftOutTrack, MediaDescription, TrackDescription, TrackKind};
+
+use crate::engine::*;
+
+/// The engine.
+#[derive(Debug, Default)]
+pub(crate) struct FakeEngine {
+    /// Monitor queries that were answered.
+    pub(crate) queries: AtomicU64,
+    /// It never answers monitor queries.
+    pub(crate) hangs: bool,
+}
+
+impl FakeEngine {
+    async fn count_query(&self) {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A description in which nothing is absent.
+pub(crate) fn description() -> MediaDescription {
+    MediaDescription {
+        container: "MP4".into(),
+        duration_ns: 60_000_000_000,
+        size_bytes: 12_345_678,
+        tracks: vec![
+            TrackDescription {
+                id: 1,
+                kind: TrackKind::Video,
+                codec: "H.264 High@4.0".into(),
+                payload_type: 96,
+                encoding: "H264".into(),
+                clock_rate: 90_000,
+                channels: None,
+                fmtp: "packetization-mode=1;profile-level-id=640028".into(),
+                duration_ns: 60_000_000_000,
+                samples: 1500,
+                sync_samples: 30,
+                mean_bps: 1_400_000,
+                peak_1s_bps: 2_200_000,
+                packets_per_second: 150.5,
+                width: 1280,
+                height: 720,
+            },
+            TrackDescription {
+                id: 2,
+                kind: TrackKind::Audio,
+                codec: "AAC-LC".into(),
+                payload_type: 97,
+                encoding: "mpeg4-generic".into(),
+                clock_rate: 48_000,
+                channels: Some(2),
+                fmtp: "mode=AAC-hbr".into(),
+                duration_ns: 60_000_000_000,
+                samples: 2812,
+                sync_samples: 2812,
+                mean_bps: 128_000,
+                peak_1s_bps: 129_000,
+                packets_per_second: 46.9,
+                width: 0,
+                height: 0,
+            },
+        ],
+        left_out: vec![LeftOutTrack { id: 3, format: "tx3g".into(), reason: "subtitles have no payload format here".into() }],
+    }
+}
+
+fn session() -> SessionStatus {
+    SessionStatus {
+        session: SessionId(7),
+        state: SessionState::Playing,
+        path: "a.mp4".into(),
+        client: "192.0.2.1:4000".into(),
+        transport: "UDP".into(),
+        core: 0,
+        position_ns: 1,
+        file_offset: 2,
+        last_rtcp_age_ns: Some(3),
+        lateness: LatenessSummary { packets: 1, mean_us: 1.5, p50_us: 1, p99_us: 2, p999_us: 3, max_us: 4 },
+        tracks: vec![TrackStatus { client_cname: Some("c".into()), ..TrackStatus::default() }],
+        end_reason: Some("stalled".into()),
+    }
+}
+
+impl Engine for FakeEngine {
+    async fn create_session(&self, path: &str, _client: SocketAddr) -> Result<SessionCreated, EngineError> {
+        Ok(SessionCreated { session: SessionId(7), media: self.describe(path).await? })
+    }
+
+    async fn describe(&self, _path: &str) -> Result<Arc<MediaDescription>, EngineError> {
+        Ok(Arc::new(description()))
+    }
+
+    async fn setup_session(&self, _: SessionId, _: u32, _: TrackTransport) -> Result<TrackReady, EngineError> {
+        Err(EngineError::NoSession)
+    }
+
+    async fn start_session(&self, _: SessionId, _: PlayFrom, _: Option<u64>) -> Result<Started, EngineError> {
+        Err(EngineError::NoSession)
+    }
+
+    async fn run_session(&self, _: SessionId) -> Result<(), EngineError> {
+        Err(EngineError::NoSession)
+    }
+
+    async fn stop_session(&self, _: SessionId) -> Result<u64, EngineError> {
+        Err(EngineError::NoSession)
+    }
+
+    async fn destroy_session(&self, _: SessionId) {}
+
+    async fn session_status(&self, _: SessionId) -> Result<SessionStatus, EngineError> {
+        Ok(session())
+    }
+
+    async fn sessions(&self) -> Vec<SessionStatus> {
+        self.count_query().await;
+        vec![session()]
+    }
+
+    async fn engine_status(&self) -> EngineStatus {
+        self.count_query().await;
+        let core = |core| CoreStatus {
+            core,
+            cpu: Some(core),
+            sessions: 3,
+            playing: 2,
+            packets: 100,
+            bytes: u64::MAX / 2 + 1,
+            ports: (6970, 6971),
+            lateness: LatenessSummary { max_us: 40 + u64::from(core), ..LatenessSummary::default() },
+            disk: "io_uring".into(),
+            memory: "4 KiB pages".into(),
+            ..CoreStatus::default()
+        };
+        EngineStatus { cores: vec![core(0), core(1)], sessions_max: 5000, net: "kernel sockets".into() }
+    }
+
+    async fn media(&self) -> Vec<MediaEntry> {
+        self.count_query().await;
+        vec![
+            MediaEntry { path: "a.mp4".into(), size_bytes: 1, media: Some(Arc::new(description())), error: None },
+            MediaEntry { path: "b.mp4".into(), size_bytes: 2, media: None, error: Some("truncated".into()) },
+        ]
+    }
+
+    async fn attach_stream(&self, _: OwnedFd) -> Result<StreamToken, EngineError> {
+        Ok(StreamToken(1))
+    }
+
+    fn stream_write(&self, _: StreamToken, _: Bytes) {}
+
+    fn stream_input(&self, _: StreamToken, _: u8, _: Bytes) {}
+
+    fn detach_stream(&self, _: StreamToken) {}
+}

@@ -1,0 +1,186 @@
+//! The monitor: what the appliance is doing, as JSON over HTTP.
+//!
+//! ```text
+//! GET /api/v1/status ──┐                                 ┌─ engine_status ─► engine cores
+//! GET /api/v1/sessions ┼─► snapshot (one query at a time,├─ sessions
+//! GET /api/v1/media ───┘   kept for up to a second) ─────┴─ media
+//! ```
+//!
+//! However many dashboards ask, and however often, the engine is asked at most once per snapshot's age, so a request never costs an
+//! engine core anything. The fields are documented and kept stable in [`api`]; [`server`] holds clients to their limits.
+
+pub mod api;
+pub mod server;
+mod snapshot;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::rtsp::RtspCounters;
+use crate::units::rfc3339_utc;
+use api::{Failure, MediaList, SessionList, Status, Totals, Version};
+use snapshot::Snapshot;
+
+/// How long an answer is reused.
+#[derive(Clone, Copy, Debug)]
+pub struct Ages {
+    /// Of the status.
+    pub status: Duration,
+    /// Of the list of sessions.
+    pub sessions: Duration,
+    /// Of the list of media.
+    pub media: Duration,
+    /// How long the engine may take to answer before the client gets a 503.
+    pub patience: Duration,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self {
+            status: Duration::from_millis(500),
+            sessions: Duration::from_secs(1),
+            media: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The monitor of one engine and one RTSP server.
+pub struct Monitor<E> {
+    engine: Arc<E>,
+    rtsp: Arc<RtspCounters>,
+    version: Version,
+    started_at: SystemTime,
+    started: Instant,
+    ages: Ages,
+    status: Snapshot<Answer>,
+    sessions: Snapshot<Answer>,
+    media: Snapshot<Answer>,
+}
+
+/// A serialised answer; shared by everybody who asks while it is fresh.
+type Answer = Result<Bytes, Failure>;
+
+impl<E: Engine> Monitor<E> {
+    /// A monitor whose clock of uptime starts now.
+    pub fn new(engine: Arc<E>, rtsp: Arc<RtspCounters>, version: Version, ages: Ages) -> Self {
+        Self {
+            engine,
+            rtsp,
+            version,
+            started_at: SystemTime::now(),
+            started: Instant::now(),
+            ages,
+            status: Snapshot::new(ages.status),
+            sessions: Snapshot::new(ages.sessions),
+            media: Snapshot::new(ages.media),
+        }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/", get(async || "Tactus: GET /api/v1/status, /api/v1/sessions, /api/v1/media (JSON), /healthz\n"))
+            .route("/healthz", get(async || "ok\n"))
+            .route("/api/v1/status", get(Self::get_status))
+            .route("/api/v1/sessions", get(Self::get_sessions))
+            .route("/api/v1/media", get(Self::get_media))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(Arc::new(self))
+    }
+
+    async fn get_status(State(monitor): State<Arc<Self>>) -> Response {
+        to_completion(async move { monitor.status.get(|| monitor.answer(monitor.query_status())).await }).await
+    }
+
+    async fn get_sessions(State(monitor): State<Arc<Self>>) -> Response {
+        to_completion(async move {
+            let query = async || {
+                let sessions = monitor.engine.sessions().await;
+                SessionList { count: sessions.len(), sessions }
+            };
+            monitor.sessions.get(|| monitor.answer(query())).await
+        })
+        .await
+    }
+
+    async fn get_media(State(monitor): State<Arc<Self>>) -> Response {
+        to_completion(async move {
+            let query = async || MediaList::new(monitor.engine.media().await);
+            monitor.media.get(|| monitor.answer(query())).await
+        })
+        .await
+    }
+
+    async fn query_status(&self) -> Status {
+        let engine = self.engine.engine_status().await;
+        Status {
+            version: self.version.clone(),
+            started_at: rfc3339_utc(self.started_at),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            net: engine.net,
+            sessions_max: engine.sessions_max,
+            totals: Totals::of(&engine.cores),
+            cores: engine.cores,
+            rtsp: self.rtsp.snapshot(),
+        }
+    }
+
+    /// Waits for the engine, but not forever, and serialises what it said.
+    async fn answer<T: Serialize>(&self, query: impl Future<Output = T>) -> Answer {
+        match tokio::time::timeout(self.ages.patience, query).await {
+            Err(_) => Err(Failure::new(503, "the engine does not answer")),
+            Ok(value) => match serde_json::to_vec(&value) {
+                Ok(bytes) => Ok(Bytes::from(bytes)),
+                Err(error) => Err(Failure::new(500, format!("cannot write this as JSON: {error}"))),
+            },
+        }
+    }
+}
+
+/// Lets a query end even when the client that started it goes away, so that its answer serves the next one and impatient clients
+/// cannot make the engine answer more often.
+async fn to_completion(query: impl Future<Output = Answer> + Send + 'static) -> Response {
+    match tokio::spawn(query).await {
+        Ok(Ok(bytes)) => json(StatusCode::OK, bytes),
+        Ok(Err(failure)) => failure.into_response(),
+        Err(_) => Failure::new(500, "the query failed").into_response(),
+    }
+}
+
+async fn not_found(uri: Uri) -> Failure {
+    Failure::new(404, format!("there is no {}; see /api/v1/status, /api/v1/sessions, /api/v1/media", uri.path()))
+}
+
+async fn method_not_allowed(method: Method) -> Response {
+    let mut response = Failure::new(405, format!("{method} is not allowed: the monitor only answers GET")).into_response();
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json(status, serde_json::to_vec(&self).unwrap_or_default().into())
+    }
+}

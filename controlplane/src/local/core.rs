@@ -1,0 +1,151 @@
+//! One engine core as the control core sees it: its handle, what is reserved on it, and who waits for its answers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dataplane::disks::MediaFile;
+use dataplane::engine::local::{LocalCore, LocalCoreConfig, start};
+use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
+use dataplane::gdsl::Outcome;
+use std::os::fd::OwnedFd;
+use tokio::sync::oneshot;
+
+use crate::engine::EngineError;
+
+/// An engine core answers within this time, or the request fails.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Buffers that are never reserved: reads of sessions that are gone may still be under way.
+const CHUNK_SLACK: usize = 32;
+
+pub(super) type Order = Command<OwnedFd, MediaFile>;
+
+/// What an engine core tells without being asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Notice {
+    Finished { session: u64, outcome: Outcome },
+    StreamClosed { token: u64 },
+}
+
+pub(super) struct Core {
+    pub(super) index: usize,
+    handle: LocalCore,
+    next_reply: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
+    pub(super) sessions: AtomicU32,
+    sessions_max: u32,
+    chunks_reserved: AtomicUsize,
+    chunks_max: usize,
+}
+
+/// A session's share of an engine core; given back when dropped.
+pub(super) struct Reservation {
+    pub(super) core: Arc<Core>,
+    chunks: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.core.sessions.fetch_sub(1, Ordering::AcqRel);
+        self.core.chunks_reserved.fetch_sub(self.chunks, Ordering::AcqRel);
+    }
+}
+
+impl Core {
+    pub(super) fn start(index: usize, config: LocalCoreConfig) -> Result<Self, String> {
+        let sessions_max = config.sessions_max;
+        let handle = start(index, config)?;
+        let chunks_max = handle.facts().chunks.saturating_sub(CHUNK_SLACK);
+        Ok(Self {
+            index,
+            next_reply: AtomicU64::new(1),
+            waiting: Mutex::new(HashMap::new()),
+            sessions: AtomicU32::new(0),
+            sessions_max,
+            chunks_reserved: AtomicUsize::new(0),
+            chunks_max,
+            handle,
+        })
+    }
+
+    pub(super) fn facts(&self) -> &CoreFacts {
+        self.handle.facts()
+    }
+
+    /// Reserves a session's place and `chunks` buffers.
+    pub(super) fn reserve(self: &Arc<Self>, chunks: usize) -> Result<Reservation, EngineError> {
+        let take = |n: u32| (n < self.sessions_max).then_some(n + 1);
+        if self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            return Err(EngineError::Capacity(format!("{} sessions are the limit (--max-sessions)", self.sessions_max)));
+        }
+        let take = |n: usize| n.checked_add(chunks).filter(|&n| n <= self.chunks_max);
+        if self.chunks_reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            self.sessions.fetch_sub(1, Ordering::AcqRel);
+            return Err(EngineError::Capacity(format!("no buffers for {chunks} more blocks of read-ahead (--memory)")));
+        }
+        Ok(Reservation { core: Arc::clone(self), chunks })
+    }
+
+    /// Sends a command that has no answer.
+    pub(super) fn tell(&self, order: Order) -> Result<(), EngineError> {
+        self.handle.send(order).map_err(|e| EngineError::Unavailable(e.to_string()))
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) async fn ask(&self, order: impl FnOnce(u64) -> Order + Send) -> Result<Reply, EngineError> {
+        let id = self.next_reply.fetch_add(1, Ordering::Relaxed);
+        let (tx, rx) = oneshot::channel();
+        self.waiting().insert(id, tx);
+        if let Err(error) = self.tell(order(id)) {
+            self.waiting().remove(&id);
+            return Err(error);
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, rx).await {
+            Ok(Ok(Reply::Refused(refusal))) => Err(error_of(refusal)),
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(EngineError::Unavailable("the engine core ended".into())),
+            Err(_) => {
+                self.waiting().remove(&id);
+                Err(EngineError::Unavailable(format!("engine core {} did not answer in {ANSWER_TIMEOUT:?}", self.index)))
+            }
+        }
+    }
+
+    /// Reads the core's events until it ends; runs on a thread of its own. What it hands back is freed here.
+    pub(super) fn read_events(&self, notice: impl Fn(Notice)) {
+        for event in self.handle.events() {
+            match event {
+                Event::Reply { id, reply } => {
+                    let waiting = self.waiting().remove(&id);
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.send(reply);
+                    }
+                }
+                Event::Finished { session, outcome } => notice(Notice::Finished { session, outcome }),
+                Event::StreamClosed { token } => notice(Notice::StreamClosed { token }),
+                Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
+                Event::Stopped => break,
+            }
+        }
+        // Whoever still waits is told by the drop of its sender.
+        self.waiting().clear();
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Reply>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn error_of(refusal: Refusal) -> EngineError {
+    match refusal {
+        Refusal::NoSession | Refusal::NoStream => EngineError::NoSession,
+        Refusal::Full => EngineError::Capacity(refusal.to_string()),
+        Refusal::State => EngineError::State(refusal.to_string()),
+        Refusal::Unreachable => EngineError::State(refusal.to_string()),
+    }
+}

@@ -1,0 +1,404 @@
+//! `LocalEngine`: the connection protocol's messages carried out by the engine cores of this process.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dataplane::delivery::{StartPlan, TrackSpec};
+use dataplane::engine::local::LocalCoreConfig;
+use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
+use dataplane::gdsl::Outcome;
+use dataplane::media::MediaDescription;
+use dataplane::media::library::Library;
+
+use super::core::{Core, Notice};
+use super::session::{Inner, Life, Session};
+use super::status::Monitor;
+use super::titles::Titles;
+use crate::engine::{
+    Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken, TrackReady,
+    TrackStart, TrackTransport,
+};
+
+/// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
+const WINDOW_SLACK_NS: u64 = 1_000_000_000;
+
+/// How the local engine is set up.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// The media folder.
+    pub media: PathBuf,
+    /// Where indexes are kept between starts; `None` for nowhere.
+    pub index_cache: Option<PathBuf>,
+    /// One engine core for each entry, pinned to that CPU if it names one.
+    pub cpus: Vec<Option<usize>>,
+    /// Whether an idle core spins.
+    pub poll: Poll,
+    /// Even UDP port of the first core's RTP; the next core takes the port two higher. 0 takes any.
+    pub rtp_port: u16,
+    /// Sessions at once on all cores together.
+    pub sessions_max: u32,
+    /// Buffer memory of each core, bytes.
+    pub memory_bytes: usize,
+    /// Bytes of one buffer, a multiple of 4096.
+    pub chunk_bytes: usize,
+    /// How far ahead of its due time media is read, nanoseconds.
+    pub read_ahead_ns: u64,
+    /// A TCP client that reads nothing for this long loses its session, nanoseconds.
+    pub stall_ns: u64,
+}
+
+/// The engine in this process.
+pub struct LocalEngine {
+    cores: Vec<Arc<Core>>,
+    titles: Arc<Titles>,
+    sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
+    streams: Arc<Mutex<HashMap<StreamToken, Arc<Core>>>>,
+    next_id: AtomicU64,
+    monitor: Monitor,
+    config: LocalConfig,
+    cname: String,
+}
+
+impl LocalEngine {
+    /// Starts the engine cores. Blocks until they run (their memory is prefaulted).
+    ///
+    /// # Errors
+    /// A sentence that says what could not be had.
+    pub fn start(config: LocalConfig) -> Result<Arc<Self>, String> {
+        let library = Library::open(config.media.clone(), config.index_cache.clone()).map_err(|e| e.to_string())?;
+        let probe = library.list().first().map(|file| library.root().join(&file.path));
+        let window_ns = config.read_ahead_ns.saturating_add(WINDOW_SLACK_NS);
+        let titles = Arc::new(Titles::new(library, config.chunk_bytes as u64, window_ns));
+        let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
+        let streams: Arc<Mutex<HashMap<StreamToken, Arc<Core>>>> = Arc::default();
+        let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
+        let mut cores = Vec::new();
+        for (index, &cpu) in config.cpus.iter().enumerate() {
+            let step = u16::try_from(2 * index).unwrap_or(u16::MAX);
+            let rtp_port = if config.rtp_port == 0 { 0 } else { config.rtp_port.saturating_add(step) };
+            let core_config = LocalCoreConfig {
+                cpu,
+                poll: config.poll,
+                rtp_port,
+                sessions_max: share,
+                memory_bytes: config.memory_bytes,
+                chunk_bytes: config.chunk_bytes,
+                probe: probe.clone(),
+            };
+            let core = Arc::new(Core::start(index, core_config)?);
+            let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
+            std::thread::Builder::new()
+                .name(format!("events-{index}"))
+                .spawn(move || reader.read_events(|notice| take_notice(&sessions, &streams, notice)))
+                .map_err(|e| format!("cannot start a thread: {e}"))?;
+            cores.push(core);
+        }
+        if cores.is_empty() {
+            return Err("no engine core is configured (--engine-cores)".into());
+        }
+        let cname = format!("tactus-{:08x}", rand::random::<u32>());
+        let next_id = AtomicU64::new(1);
+        Ok(Arc::new(Self { cores, titles, sessions, streams, next_id, monitor: Monitor::default(), config, cname }))
+    }
+
+    /// What the engine cores turned out to be.
+    pub fn facts(&self) -> Vec<CoreFacts> {
+        self.cores.iter().map(|core| core.facts().clone()).collect()
+    }
+
+    /// Polls the cores once a second, for as long as the engine exists.
+    pub async fn poll_cores(self: Arc<Self>) {
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every_second.tick().await;
+            self.monitor.poll(&self.cores).await;
+        }
+    }
+
+    /// BYE to every session, and the end of the engine cores. Waits at most `patience`.
+    pub fn shut_down(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for core in &self.cores {
+            while core.tell(Command::Shutdown).is_err() && !core.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        while self.cores.iter().any(|core| !core.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn session(&self, id: SessionId) -> Result<Arc<Session>, EngineError> {
+        lock(&self.sessions).get(&id).cloned().ok_or(EngineError::NoSession)
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The least loaded engine core.
+    fn choose_core(&self) -> Option<Arc<Core>> {
+        self.cores.iter().min_by_key(|core| core.sessions.load(Ordering::Relaxed)).cloned()
+    }
+
+    async fn look_up(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
+        let (titles, path) = (Arc::clone(&self.titles), path.to_owned());
+        let open = blocking(move || titles.look_up(&path)).await?;
+        Ok(Arc::clone(&open.description))
+    }
+
+    /// Makes sure that the session has its title open and a place on an engine core.
+    async fn admit(&self, session: &Session, transport: TrackTransport) -> Result<Arc<Core>, EngineError> {
+        let core = match transport {
+            TrackTransport::Interleaved { stream, .. } => Some(lock(&self.streams).get(&stream).cloned().ok_or(EngineError::NoSession)?),
+            TrackTransport::Udp { .. } => None,
+        };
+        if let Some(reserved) = session.core() {
+            return match core {
+                Some(core) if !Arc::ptr_eq(&core, &reserved) => {
+                    Err(EngineError::State("all tracks of a session must be delivered the same way".into()))
+                }
+                _ => Ok(reserved),
+            };
+        }
+        let (titles, path) = (Arc::clone(&self.titles), session.path.clone());
+        let title = blocking(move || titles.open(&path)).await?;
+        let core = core.or_else(|| self.choose_core()).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
+        let reservation = core.reserve(title.chunks)?;
+        let mut inner = session.inner();
+        if inner.destroyed {
+            return Err(EngineError::NoSession);
+        }
+        inner.reservation = Some(reservation);
+        inner.title = Some(title);
+        inner.transport = Some(transport);
+        Ok(core)
+    }
+
+    fn plan(&self, session: &Session, from: PlayFrom, to_ns: Option<u64>) -> Result<Option<Box<StartPlan>>, EngineError> {
+        let inner = session.inner();
+        let Inner { title: Some(title), tracks, state, .. } = &*inner else {
+            return Err(EngineError::State("no track is set up".into()));
+        };
+        let title = &title.open.title;
+        let from_ns = match (from, *state) {
+            (_, Life::Failed(why)) => return Err(EngineError::State(why.into())),
+            (PlayFrom::Position, Life::Prepared | Life::Playing) => return Ok(None),
+            (PlayFrom::Position, Life::Ready | Life::Ended) => 0,
+            (PlayFrom::Npt(ns), _) => ns,
+        };
+        let duration_ns = title.description.duration_ns;
+        if from_ns > duration_ns || to_ns.is_some_and(|to| to <= from_ns) {
+            let seconds = |ns: u64| ns as f64 / 1e9;
+            return Err(EngineError::Range(format!("{:.3} s is not within 0 to {:.3} s", seconds(from_ns), seconds(duration_ns))));
+        }
+        Ok(Some(Box::new(StartPlan::new(title, tracks, from_ns, to_ns))))
+    }
+}
+
+impl Engine for LocalEngine {
+    async fn create_session(&self, path: &str, client: SocketAddr) -> Result<SessionCreated, EngineError> {
+        let media = self.look_up(path).await?;
+        let id = SessionId(self.new_id());
+        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client)));
+        Ok(SessionCreated { session: id, media })
+    }
+
+    async fn describe(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
+        self.look_up(path).await
+    }
+
+    async fn setup_session(&self, id: SessionId, track_id: u32, transport: TrackTransport) -> Result<TrackReady, EngineError> {
+        let session = self.session(id)?;
+        let _turn = session.turn.lock().await;
+        let core = self.admit(&session, transport).await?;
+        let (title, track) = {
+            let inner = session.inner();
+            let title = inner.title.clone().ok_or(EngineError::NoSession)?;
+            let track = title.open.title.tracks.iter().position(|t| t.id == track_id);
+            let track = track.ok_or_else(|| EngineError::NotFound(format!("track {track_id} of {}", session.path)))?;
+            if inner.tracks.contains(&track) {
+                return Err(EngineError::State(format!("track {track_id} is set up already")));
+            }
+            if inner.tracks.len() >= TRACKS_MAX {
+                return Err(EngineError::Capacity(format!("a session has at most {TRACKS_MAX} tracks")));
+            }
+            if !matches!(inner.state, Life::Ready) {
+                return Err(EngineError::State("tracks cannot be added once play has begun".into()));
+            }
+            (title, track)
+        };
+        let ssrc = rand::random();
+        let spec = TrackSpec {
+            title: Arc::clone(&title.open.title),
+            track,
+            file: title.file.clone(),
+            file_key: title.file_key,
+            read_ahead_ns: self.config.read_ahead_ns,
+            link_blocks: title.chunks,
+            stall_ns: self.config.stall_ns,
+            cname: self.cname.clone(),
+            random: (ssrc, rand::random(), rand::random(), rand::random()),
+        };
+        let pair = spec.build().ok_or_else(|| EngineError::NotFound(format!("track {track_id}")))?;
+        let setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair });
+        core.ask(|reply| Command::SetupTrack { reply, session: id.0, setup }).await?;
+        session.inner().tracks.push(track);
+        let server_ports = matches!(transport, TrackTransport::Udp { .. }).then(|| core.facts().ports);
+        Ok(TrackReady { ssrc, server_ports })
+    }
+
+    async fn start_session(&self, id: SessionId, from: PlayFrom, to_ns: Option<u64>) -> Result<Started, EngineError> {
+        let session = self.session(id)?;
+        let _turn = session.turn.lock().await;
+        let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
+        let plan = self.plan(&session, from, to_ns)?;
+        let reply = core.ask(|reply| Command::Start { reply, session: id.0, plan }).await?;
+        let Reply::Started { from_ns, to_ns, tracks, count } = reply else {
+            return Err(EngineError::Unavailable("the engine core gave a wrong answer".into()));
+        };
+        session.inner().state = Life::Prepared;
+        let tracks = tracks.iter().take(count).map(|t| TrackStart { track_id: t.track_id, seq: t.seq, rtptime: t.rtptime }).collect();
+        Ok(Started { from_ns, to_ns, tracks })
+    }
+
+    async fn run_session(&self, id: SessionId) -> Result<(), EngineError> {
+        let session = self.session(id)?;
+        let _turn = session.turn.lock().await;
+        let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
+        // Before the command: the end of a short range may be told before its answer is read.
+        session.inner().state = Life::Playing;
+        core.ask(|reply| Command::Run { reply, session: id.0 }).await.map(|_| ())
+    }
+
+    async fn stop_session(&self, id: SessionId) -> Result<u64, EngineError> {
+        let session = self.session(id)?;
+        let _turn = session.turn.lock().await;
+        let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
+        let Reply::Stopped { position_ns } = core.ask(|reply| Command::Stop { reply, session: id.0 }).await? else {
+            return Err(EngineError::Unavailable("the engine core gave a wrong answer".into()));
+        };
+        let mut inner = session.inner();
+        if inner.state == Life::Playing {
+            inner.state = Life::Prepared;
+        }
+        Ok(position_ns)
+    }
+
+    async fn destroy_session(&self, id: SessionId) {
+        let Some(session) = lock(&self.sessions).remove(&id) else { return };
+        let _turn = session.turn.lock().await;
+        let reservation = {
+            let mut inner = session.inner();
+            inner.destroyed = true;
+            inner.reservation.take()
+        };
+        if let Some(reservation) = reservation {
+            // The place is given back when the engine core has let go of it.
+            let _ = reservation.core.ask(|reply| Command::Destroy { reply, session: id.0 }).await;
+        }
+    }
+
+    async fn session_status(&self, id: SessionId) -> Result<SessionStatus, EngineError> {
+        let session = self.session(id)?;
+        super::status::session_status(id, &session).await
+    }
+
+    async fn sessions(&self) -> Vec<SessionStatus> {
+        let mut all: Vec<_> = lock(&self.sessions).iter().map(|(&id, session)| (id, Arc::clone(session))).collect();
+        all.sort_by_key(|&(id, _)| id);
+        let mut answers = Vec::with_capacity(all.len());
+        for (id, session) in all {
+            answers.extend(super::status::session_status(id, &session).await.ok());
+        }
+        answers
+    }
+
+    async fn engine_status(&self) -> EngineStatus {
+        let cores = self.monitor.latest(&self.cores).await;
+        EngineStatus { cores, sessions_max: self.config.sessions_max, net: "kernel sockets".into() }
+    }
+
+    async fn media(&self) -> Vec<MediaEntry> {
+        let titles = Arc::clone(&self.titles);
+        tokio::task::spawn_blocking(move || titles.entries()).await.unwrap_or_default()
+    }
+
+    async fn attach_stream(&self, connection: OwnedFd) -> Result<StreamToken, EngineError> {
+        let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
+        let token = StreamToken(self.new_id());
+        core.ask(|reply| Command::AttachStream { reply, token: token.0, stream: connection }).await?;
+        lock(&self.streams).insert(token, core);
+        Ok(token)
+    }
+
+    fn stream_write(&self, stream: StreamToken, bytes: Bytes) {
+        self.tell_stream(stream, Command::StreamWrite { token: stream.0, bytes });
+    }
+
+    fn stream_input(&self, stream: StreamToken, channel: u8, payload: Bytes) {
+        self.tell_stream(stream, Command::StreamInput { token: stream.0, channel, bytes: payload });
+    }
+
+    fn detach_stream(&self, stream: StreamToken) {
+        self.tell_stream(stream, Command::DetachStream { token: stream.0 });
+        lock(&self.streams).remove(&stream);
+    }
+}
+
+impl LocalEngine {
+    fn tell_stream(&self, stream: StreamToken, order: super::core::Order) {
+        let core = lock(&self.streams).get(&stream).cloned();
+        if let Some(core) = core
+            && core.tell(order).is_err()
+        {
+            tracing::warn!(core = core.index, "engine core overloaded: bytes for a client connection were dropped");
+        }
+    }
+}
+
+fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<HashMap<StreamToken, Arc<Core>>>, notice: Notice) {
+    match notice {
+        Notice::Finished { session, outcome } => {
+            let Some(session) = lock(sessions).get(&SessionId(session)).cloned() else { return };
+            let state = match outcome {
+                Outcome::Ended => Life::Ended,
+                Outcome::Failed(why) => Life::Failed(why),
+            };
+            if let Life::Failed(why) = state {
+                tracing::warn!(path = %session.path, client = %session.client, "session ended by the engine: {why}");
+            }
+            session.inner().state = state;
+        }
+        Notice::StreamClosed { token } => {
+            lock(streams).remove(&StreamToken(token));
+        }
+    }
+}
+
+fn to_core(transport: TrackTransport) -> Transport {
+    match transport {
+        TrackTransport::Udp { rtp, rtcp, local_addr } => {
+            let local = (!local_addr.is_unspecified()).then_some(local_addr);
+            Transport::Udp { rtp, rtcp, local }
+        }
+        TrackTransport::Interleaved { stream, rtp_channel, rtcp_channel } => {
+            Transport::Stream { token: stream.0, rtp_channel, rtcp_channel }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(EngineError::Unavailable(e.to_string())))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,17 @@
+//! The local engine: the `Engine` seam over the engine cores of this process.
+//!
+//! ```text
+//! Engine methods ─► admission, plans, boxes built here ─► commands ─► engine core
+//!                                    replies, ends   ◄─ events ◄──┘
+//! ```
+//!
+//! Admission is decided here, before any engine core hears of a session: a session reserves its place and the buffers that its title can
+//! need at most, and gives both back when it is destroyed.
+
+mod core;
+mod engine;
+mod session;
+mod status;
+mod titles;
+
+pub use self::engine::{LocalConfig, LocalEngine};

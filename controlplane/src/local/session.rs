@@ -1,0 +1,69 @@
+//! A session as the control core keeps it for the local engine.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::core::{Core, Reservation};
+use super::titles::Playable;
+use crate::engine::{SessionState, TrackTransport};
+
+/// A session of the local engine.
+pub(super) struct Session {
+    pub(super) path: String,
+    pub(super) client: SocketAddr,
+    inner: Mutex<Inner>,
+    /// Set-ups, starts and stops of one session are carried out one after the other.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+/// What changes in a session's life.
+#[derive(Default)]
+pub(super) struct Inner {
+    /// Place on an engine core, from the first set-up on.
+    pub(super) reservation: Option<Reservation>,
+    pub(super) title: Option<Arc<Playable>>,
+    /// Positions in the title of the tracks that are set up, in set-up order.
+    pub(super) tracks: Vec<usize>,
+    pub(super) transport: Option<TrackTransport>,
+    pub(super) state: Life,
+    pub(super) destroyed: bool,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Life {
+    #[default]
+    Ready,
+    /// Prepared or stopped: can be resumed.
+    Prepared,
+    Playing,
+    Ended,
+    Failed(&'static str),
+}
+
+impl Life {
+    pub(super) fn state(self) -> SessionState {
+        match self {
+            Life::Ready => SessionState::Ready,
+            Life::Prepared => SessionState::Paused,
+            Life::Playing => SessionState::Playing,
+            Life::Ended => SessionState::Ended,
+            Life::Failed(_) => SessionState::Failed,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(path: &str, client: SocketAddr) -> Self {
+        Self { path: path.to_owned(), client, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine core that the session is on.
+    pub(super) fn core(&self) -> Option<Arc<Core>> {
+        self.inner().reservation.as_ref().map(|r| Arc::clone(&r.core))
+    }
+}

@@ -1,0 +1,86 @@
+//! Titles that are being delivered: the open file, and what a session of it needs at most.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use dataplane::disks::MediaFile;
+use dataplane::media::library::{Catalogued, Library, LibraryError, OpenTitle};
+
+use crate::engine::{EngineError, MediaEntry};
+
+/// A title with its file open.
+pub(super) struct Playable {
+    pub(super) open: Arc<OpenTitle>,
+    pub(super) file: MediaFile,
+    /// Names the file's blocks in the engine cores' memory.
+    pub(super) file_key: u64,
+    /// Buffers that one session of it needs at most.
+    pub(super) chunks: usize,
+}
+
+/// Opens titles; sessions of one title share its file.
+pub(super) struct Titles {
+    pub(super) library: Library,
+    playing: Mutex<HashMap<String, Weak<Playable>>>,
+    next_key: AtomicU64,
+    chunk_bytes: u64,
+    window_ns: u64,
+}
+
+impl Titles {
+    pub(super) fn new(library: Library, chunk_bytes: u64, window_ns: u64) -> Self {
+        Self { library, playing: Mutex::new(HashMap::new()), next_key: AtomicU64::new(1), chunk_bytes, window_ns }
+    }
+
+    /// The title at `path`, without opening it for delivery. Blocks while it is read for the first time.
+    pub(super) fn look_up(&self, path: &str) -> Result<Arc<OpenTitle>, EngineError> {
+        self.library.get(path).map_err(error_of)
+    }
+
+    /// The title at `path`, ready for delivery. Blocks on the file system.
+    pub(super) fn open(&self, path: &str) -> Result<Arc<Playable>, EngineError> {
+        let open = self.look_up(path)?;
+        if let Some(known) = self.playing().get(path).and_then(Weak::upgrade)
+            && Arc::ptr_eq(&known.open.title, &open.title)
+        {
+            return Ok(known);
+        }
+        let file = MediaFile::open(&open.file_path).map_err(|e| EngineError::NotFound(e.to_string()))?;
+        let blocks = open.resident_blocks_max(self.chunk_bytes, self.window_ns);
+        // Each track holds on to the block it is sending from while the next one is here already.
+        let chunks = blocks as usize + open.title.tracks.len() + 1;
+        let file_key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let playable = Arc::new(Playable { open, file, file_key, chunks });
+        let mut playing = self.playing();
+        playing.retain(|_, title| title.strong_count() > 0);
+        playing.insert(path.to_owned(), Arc::downgrade(&playable));
+        Ok(playable)
+    }
+
+    /// All files of the media folder; reads those that were not read yet. Blocks.
+    pub(super) fn entries(&self) -> Vec<MediaEntry> {
+        let entry = |known: Catalogued| {
+            let path = known.file.path;
+            let result = known.result.unwrap_or_else(|| self.library.get(&path).map(|open| Arc::clone(&open.description)));
+            let (media, error) = match result {
+                Ok(media) => (Some(media), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            MediaEntry { path, size_bytes: known.file.identity.size, media, error }
+        };
+        self.library.catalogue().into_iter().map(entry).collect()
+    }
+
+    fn playing(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Playable>>> {
+        self.playing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn error_of(error: LibraryError) -> EngineError {
+    match error {
+        LibraryError::Root { .. } | LibraryError::NotFound { .. } => EngineError::NotFound(error.to_string()),
+        LibraryError::Media { .. } => EngineError::Unsupported(error.to_string()),
+        LibraryError::Open { .. } | LibraryError::Interrupted(_) => EngineError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,19 @@
+//! Video on demand: the pair of I/O issue modules that delivers one track of a title over RTP.
+//!
+//! ```text
+//! TrackSource: the blocks of the track's samples, read ahead ─► link ─► TrackSender: samples ─► RTP packets, each at its due time
+//! ```
+//!
+//! Every packet has a due time: the decode process shifted in time (SYSTEMS 2). A sample is due from its decode time on, and its packets
+//! are spread evenly up to the decode time of the next one, by the bytes they carry. All tracks of a session share one [`Timeline`].
+
+mod build;
+mod bytes;
+mod plan;
+mod sender;
+mod source;
+
+pub use build::{PACKET_BYTES_MAX, TrackSpec};
+pub use plan::{StartPlan, Timeline, TrackPlan};
+pub use sender::{Outlet, TrackSender, TrackSenderConfig, TrackSenderStatus};
+pub use source::TrackSource;

@@ -1,0 +1,113 @@
+//! Where each track of a session starts, and the time line that they share.
+
+use pacing::schedule::ticks_to_ns;
+
+use crate::media::{Title, Track, TrackKind};
+
+/// Maps decode times to due times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// Decode time that is due at the anchor, nanoseconds of presentation time (negative for priming samples).
+    pub start_dts_ns: i64,
+    /// Monotonic time of the anchor; `None` before delivery runs.
+    pub anchor_ns: Option<u64>,
+}
+
+impl Timeline {
+    /// When the decode time is due; `None` before delivery runs.
+    pub fn due_ns(&self, dts_ns: i64) -> Option<u64> {
+        let ahead = dts_ns.saturating_sub(self.start_dts_ns);
+        self.anchor_ns.map(|anchor| anchor.saturating_add_signed(ahead))
+    }
+
+    /// The decode time that is due at `now_ns`.
+    pub fn dts_at(&self, now_ns: u64) -> i64 {
+        let elapsed = self.anchor_ns.map_or(0, |anchor| now_ns as i64 - anchor as i64);
+        self.start_dts_ns.saturating_add(elapsed)
+    }
+}
+
+/// One track's part of a [`StartPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackPlan {
+    /// Position of the track in the title.
+    pub track: usize,
+    /// First sample.
+    pub first: u32,
+    /// First sample that is not sent any more.
+    pub end: u32,
+}
+
+/// What `StartSession` prepares: file positions and the schedule of the range asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartPlan {
+    /// Presentation time at which play really starts (a sync sample), nanoseconds.
+    pub from_ns: u64,
+    /// Presentation time at which it ends, nanoseconds.
+    pub to_ns: u64,
+    /// Decode time of the earliest first sample, nanoseconds.
+    pub start_dts_ns: i64,
+    /// One per track that is set up.
+    pub tracks: Vec<TrackPlan>,
+}
+
+impl StartPlan {
+    /// A plan that plays `tracks` (positions in the title) from the sync sample at or before `from_ns` up to `to_ns`.
+    ///
+    /// The first video track decides where to start; the others start with the sample that covers that time, so that nothing of them
+    /// is missing. Runs in logarithmic time.
+    pub fn new(title: &Title, tracks: &[usize], from_ns: u64, to_ns: Option<u64>) -> Self {
+        let to_ns = to_ns.unwrap_or(u64::MAX).min(title.description.duration_ns);
+        let leader = tracks.iter().filter_map(|&i| title.tracks.get(i)).find(|t| t.kind == TrackKind::Video);
+        let from_ns = match leader {
+            Some(track) => start_of_sync(track, from_ns),
+            None => from_ns,
+        };
+        let mut start_dts_ns = i64::MAX;
+        let mut plans = Vec::with_capacity(tracks.len());
+        for &position in tracks {
+            let Some(track) = title.tracks.get(position) else { continue };
+            let first = match track.kind {
+                TrackKind::Video => track.samples.sync_at_or_before(ns_to_ticks(from_ns, track.timescale)),
+                TrackKind::Audio if from_ns == 0 => 0,
+                TrackKind::Audio => covering(track, from_ns),
+            };
+            let end = track.samples.first_at_or_after(ns_to_ticks_up(to_ns, track.timescale)).max(first);
+            let end = if to_ns >= title.description.duration_ns { track.samples.len() } else { end };
+            if let Some(sample) = track.samples.get(first) {
+                start_dts_ns = start_dts_ns.min(ticks_to_ns(sample.dts, track.timescale));
+            }
+            plans.push(TrackPlan { track: position, first, end });
+        }
+        Self { from_ns, to_ns, start_dts_ns: if start_dts_ns == i64::MAX { 0 } else { start_dts_ns }, tracks: plans }
+    }
+}
+
+/// Presentation time of the sync sample at or before `from_ns`, but never after it and never negative.
+fn start_of_sync(track: &Track, from_ns: u64) -> u64 {
+    let index = track.samples.sync_at_or_before(ns_to_ticks(from_ns, track.timescale));
+    let Some(sample) = track.samples.get(index) else { return from_ns };
+    let pts = sample.dts.saturating_add(i64::from(sample.cts_offset));
+    u64::try_from(ticks_to_ns(pts, track.timescale)).unwrap_or(0).min(from_ns)
+}
+
+/// The sample that is being heard at `from_ns`.
+fn covering(track: &Track, from_ns: u64) -> u32 {
+    let ticks = ns_to_ticks(from_ns, track.timescale);
+    let next = track.samples.first_at_or_after(ticks);
+    match track.samples.get(next) {
+        Some(sample) if sample.dts == ticks => next,
+        _ => next.saturating_sub(1),
+    }
+}
+
+/// Rounds down, so that a time that was made from ticks by `ticks_to_ns` finds its tick again.
+fn ns_to_ticks(ns: u64, timescale: u32) -> i64 {
+    let ticks = (u128::from(ns) + 1) * u128::from(timescale) / 1_000_000_000;
+    i64::try_from(ticks).unwrap_or(i64::MAX)
+}
+
+fn ns_to_ticks_up(ns: u64, timescale: u32) -> i64 {
+    let ticks = (u128::from(ns) * u128::from(timescale)).div_ceil(1_000_000_000);
+    i64::try_from(ticks).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,491 @@
+//! The destination of a track: packetises its samples and sends every packet at its due time, with RTCP beside it.
+
+use std::sync::Arc;
+
+use pacing::schedule::{self, ns_to_rtp, rtp_timestamp, ticks_to_ns};
+use stack::host::{FlowId, Host, StreamError, StreamId};
+
+use super::bytes::LinkBytes;
+use super::plan::{Timeline, TrackPlan};
+use crate::disks::Disk;
+use crate::gdsl::{BlockState, IoBatch, IssueModule, LinkView, NextUpcall, Outcome};
+use crate::media::{Sample, Title};
+use crate::payload::{Packetiser, Step};
+use crate::rtp::sender::REPORT_BYTES_MAX;
+use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
+
+/// Packets of one stream that may leave back to back.
+const BURST_PACKETS: u32 = 2;
+/// Gap after such a burst when the stream is behind.
+const CATCH_UP_GAP_NS: u64 = 250_000;
+/// Packets of one upcall on a byte stream, where pacing in a burst is TCP's business.
+const STREAM_BURST_PACKETS: u32 = 16;
+/// How soon to look again when the layer below takes nothing.
+const BLOCKED_RETRY_NS: u64 = 1_000_000;
+
+/// Where a track's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlet {
+    /// RTP and RTCP over UDP.
+    Udp {
+        /// RTP.
+        rtp: FlowId,
+        /// RTCP.
+        rtcp: FlowId,
+    },
+    /// Interleaved in a byte stream (RFC 2326 10.12).
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// Channel of RTP.
+        rtp_channel: u8,
+        /// Channel of RTCP.
+        rtcp_channel: u8,
+    },
+}
+
+/// What a [`TrackSender`] is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackSenderConfig {
+    /// RTP synchronisation source.
+    pub ssrc: u32,
+    /// First sequence number.
+    pub seq: u16,
+    /// RTP time of the start of the first range.
+    pub rtp_base: u32,
+    /// RTP payload type.
+    pub payload_type: u8,
+    /// RTP clock rate in Hz.
+    pub clock_rate: u32,
+    /// Largest RTP packet, header included.
+    pub packet_bytes_max: usize,
+    /// A byte stream that takes nothing for this long ends the delivery.
+    pub stall_ns: u64,
+    /// Seed of the RTCP intervals.
+    pub seed: u64,
+}
+
+/// Delivery state of a track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackSenderStatus {
+    /// RTP packets sent.
+    pub packets: u64,
+    /// RTP payload bytes sent.
+    pub payload_bytes: u64,
+    /// File offset of the next byte to be packetised.
+    pub file_offset: u64,
+    /// Samples that did not parse as their codec and were skipped.
+    pub bad_samples: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    sample: Sample,
+    /// Bytes of the sample that were packetised.
+    taken: u32,
+    dts_ns: i64,
+    span_ns: u64,
+    rtp_ts: u32,
+}
+
+/// The destination module of one track.
+#[derive(Debug)]
+pub struct TrackSender {
+    title: Arc<Title>,
+    track: usize,
+    config: TrackSenderConfig,
+    packetiser: Packetiser,
+    outlet: Option<Outlet>,
+    timeline: Timeline,
+    next: u32,
+    end: u32,
+    current: Option<Current>,
+    /// RTP time of presentation time 0 in this range, before wrapping.
+    rtp_zero: u32,
+    highest_rtp_ts: Option<u32>,
+    rtp: RtpSender,
+    cname: Box<[u8]>,
+    /// A packet that the byte stream did not take: its length in `scratch` and its due time.
+    held_back: Option<(usize, u64)>,
+    blocked_since_ns: Option<u64>,
+    scratch: Box<[u8]>,
+    status: TrackSenderStatus,
+    over: bool,
+}
+
+impl TrackSender {
+    /// A sender of the track at position `track` of `title`; its outlet is set by the engine core.
+    pub fn new(title: Arc<Title>, track: usize, config: TrackSenderConfig, cname: &str) -> Option<Self> {
+        let setup = SenderSetup {
+            ssrc: config.ssrc,
+            payload_type: config.payload_type,
+            first_seq: config.seq,
+            clock_rate: config.clock_rate,
+            seed: config.seed,
+        };
+        let packetiser = Packetiser::new(&title.tracks.get(track)?.codec, config.packet_bytes_max - HEADER_BYTES);
+        Some(Self {
+            title,
+            track,
+            packetiser,
+            outlet: None,
+            timeline: Timeline::default(),
+            next: 0,
+            end: 0,
+            current: None,
+            rtp_zero: config.rtp_base,
+            highest_rtp_ts: None,
+            rtp: RtpSender::new(setup),
+            cname: cname.as_bytes().into(),
+            held_back: None,
+            blocked_since_ns: None,
+            scratch: vec![0; config.packet_bytes_max].into_boxed_slice(),
+            status: TrackSenderStatus::default(),
+            over: false,
+            config,
+        })
+    }
+
+    /// Sets where packets go.
+    pub fn set_outlet(&mut self, outlet: Outlet) {
+        self.outlet = Some(outlet);
+    }
+
+    /// Where packets go.
+    pub fn outlet(&self) -> Option<Outlet> {
+        self.outlet
+    }
+
+    /// RTP synchronisation source.
+    pub fn ssrc(&self) -> u32 {
+        self.config.ssrc
+    }
+
+    /// The RTP stream: what the client reported.
+    pub fn rtp(&self) -> &RtpSender {
+        &self.rtp
+    }
+
+    /// The RTP stream, to feed with what the client sent.
+    pub fn rtp_mut(&mut self) -> &mut RtpSender {
+        &mut self.rtp
+    }
+
+    /// Delivery state.
+    pub fn status(&self) -> TrackSenderStatus {
+        self.status
+    }
+
+    /// RTP time of the presentation time `pts_ns`.
+    pub fn rtp_time_of(&self, pts_ns: u64) -> u32 {
+        self.rtp_zero.wrapping_add(ns_to_rtp(pts_ns as i64, self.config.clock_rate))
+    }
+
+    /// The range is delivered.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Prepares for the range of `plan`, which starts at presentation time `from_ns`. The pair's link must be empty.
+    ///
+    /// Sequence numbers and RTP time go on over the jump (RFC 2326 appendix B): the new range starts `gap_ns` after the highest RTP
+    /// time sent so far.
+    pub fn prepare(&mut self, plan: TrackPlan, start_dts_ns: i64, from_ns: u64, gap_ns: u64) {
+        let rate = self.config.clock_rate;
+        let start = match self.highest_rtp_ts {
+            Some(ts) => ts.wrapping_add(ns_to_rtp(gap_ns as i64, rate)),
+            None => self.config.rtp_base,
+        };
+        self.rtp_zero = start.wrapping_sub(ns_to_rtp(from_ns as i64, rate));
+        self.timeline = Timeline { start_dts_ns, anchor_ns: None };
+        (self.next, self.end) = (plan.first, plan.end);
+        (self.current, self.held_back, self.over) = (None, None, false);
+        self.rtp.restart();
+        self.blocked_since_ns = None;
+    }
+
+    /// Sets the time line's anchor; `None` stops delivery where it is.
+    pub fn set_timeline(&mut self, timeline: Timeline) {
+        self.timeline = timeline;
+        self.blocked_since_ns = None;
+    }
+
+    /// Writes a last report with BYE.
+    pub fn send_bye<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) {
+        let (unix_ns, map) = self.time_map(now_ns, io);
+        let mut packet = [0; REPORT_BYTES_MAX];
+        let len = self.rtp.write_bye(now_ns, unix_ns, &map, &self.cname, b"", &mut packet).unwrap_or(0);
+        self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
+    }
+
+    fn time_map<H: Host, D: Disk>(&self, now_ns: u64, io: &IoBatch<'_, H, D>) -> (u64, TimeMap) {
+        let (unix_ns, clock_rate) = (io.unix_ns_at(now_ns), self.config.clock_rate);
+        let rtp_timestamp = self.rtp_zero.wrapping_add(ns_to_rtp(self.timeline.dts_at(now_ns), clock_rate));
+        (unix_ns, TimeMap { unix_ns, rtp_timestamp, clock_rate })
+    }
+
+    /// RTCP is sent when the layer below takes it at once, and otherwise not: the next report says the same.
+    fn send_rtcp<H: Host, D: Disk>(&mut self, packet: &[u8], io: &mut IoBatch<'_, H, D>) {
+        if packet.is_empty() {
+            return;
+        }
+        match self.outlet {
+            Some(Outlet::Udp { rtcp, .. }) => {
+                let Some((frame, _)) = io.frame(rtcp) else { return };
+                let Some(place) = frame.get_mut(..packet.len()) else { return };
+                place.copy_from_slice(packet);
+                io.commit_untimed(packet.len());
+            }
+            Some(Outlet::Stream { stream, rtcp_channel, .. }) => {
+                if let Some(prefix) = interleaved::prefix(rtcp_channel, packet.len()) {
+                    let _ = io.stream_send(stream, &[&prefix, packet], None);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn report_if_due<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) {
+        if self.rtp.next_report_ns().is_none_or(|at_ns| at_ns > now_ns) {
+            return;
+        }
+        let (unix_ns, map) = self.time_map(now_ns, io);
+        let mut packet = [0; REPORT_BYTES_MAX];
+        let len = self.rtp.write_report(now_ns, unix_ns, &map, &self.cname, &mut packet).unwrap_or(0);
+        self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
+    }
+
+    /// Makes sure that there is a current sample; `None` at the end of the range.
+    fn current(&mut self) -> Option<Current> {
+        if self.current.is_some() {
+            return self.current;
+        }
+        if self.next >= self.end {
+            return None;
+        }
+        let track = self.title.tracks.get(self.track)?;
+        let sample = track.samples.get(self.next)?;
+        let dts_ns = ticks_to_ns(sample.dts, track.timescale);
+        let next_dts_ns = ticks_to_ns(sample.dts.saturating_add(i64::from(sample.duration)), track.timescale);
+        let pts = sample.dts.saturating_add(i64::from(sample.cts_offset));
+        let rtp_ts = rtp_timestamp(self.rtp_zero, pts, track.timescale, self.config.clock_rate);
+        self.next += 1;
+        self.packetiser.begin(sample.size, sample.sync);
+        let span_ns = next_dts_ns.saturating_sub(dts_ns).max(0) as u64;
+        self.current = Some(Current { sample, taken: 0, dts_ns, span_ns, rtp_ts });
+        self.current
+    }
+
+    /// When the next packet of the current sample is due.
+    fn due_ns(&self, current: &Current) -> Option<u64> {
+        let Timeline { start_dts_ns, anchor_ns } = self.timeline;
+        Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, current.taken, current.sample.size))
+    }
+
+    /// Drops the blocks that lie wholly before the current sample's next byte.
+    fn release_blocks<H: Host, D: Disk>(&self, current: &Current, io: &mut IoBatch<'_, H, D>) {
+        let block_bytes = io.block_bytes() as u64;
+        let at = current.sample.offset + u64::from(current.taken);
+        let wanted = at / block_bytes * block_bytes;
+        while io.block(0).is_some_and(|(offset, _)| offset != wanted) {
+            io.pop();
+        }
+    }
+
+    /// Packetises and sends one packet. `Ok(true)`: sent; `Ok(false)`: the sample is finished.
+    fn send_one<H: Host, D: Disk>(&mut self, now_ns: u64, due_ns: u64, io: &mut IoBatch<'_, H, D>) -> Result<bool, Blocked> {
+        let Some(mut current) = self.current else { return Ok(false) };
+        match self.outlet {
+            Some(Outlet::Udp { rtp, .. }) => {
+                let Some((frame, view)) = io.frame(rtp) else { return Err(Blocked::Host) };
+                let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, frame)?;
+                self.current = Some(current);
+                let Some(len) = made else { return Ok(false) };
+                io.commit(len, due_ns);
+                self.count(now_ns, len, current.rtp_ts);
+            }
+            Some(Outlet::Stream { stream, rtp_channel, .. }) => {
+                let len = match self.held_back {
+                    Some((len, _)) => len,
+                    None => {
+                        let view = io.view();
+                        let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, &mut self.scratch)?;
+                        self.current = Some(current);
+                        let Some(len) = made else { return Ok(false) };
+                        self.held_back = Some((len, due_ns));
+                        len
+                    }
+                };
+                let packet = self.scratch.get(..len).unwrap_or(&[]);
+                let prefix = interleaved::prefix(rtp_channel, len).ok_or(Blocked::Failed("a packet is too long for its frame"))?;
+                io.stream_send(stream, &[&prefix, packet], Some(due_ns)).map_err(|e| match e {
+                    StreamError::Full => Blocked::Stream,
+                    StreamError::Closed => Blocked::Failed("the client closed the connection"),
+                })?;
+                self.held_back = None;
+                self.blocked_since_ns = None;
+                self.count(now_ns, len, current.rtp_ts);
+            }
+            None => return Err(Blocked::Failed("the track has no outlet")),
+        }
+        Ok(true)
+    }
+
+    fn count(&mut self, now_ns: u64, packet_bytes: usize, rtp_ts: u32) {
+        let payload_bytes = packet_bytes.saturating_sub(HEADER_BYTES);
+        self.status.packets += 1;
+        self.status.payload_bytes += payload_bytes as u64;
+        self.rtp.note_sent(now_ns, payload_bytes);
+        if self.highest_rtp_ts.is_none_or(|highest| (rtp_ts.wrapping_sub(highest) as i32) > 0) {
+            self.highest_rtp_ts = Some(rtp_ts);
+        }
+    }
+
+    fn fail<H: Host, D: Disk>(&mut self, why: &'static str, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        self.over = true;
+        io.finish(Outcome::Failed(why));
+        NextUpcall::Never
+    }
+
+    /// What to do about a packet that could not be sent now.
+    fn blocked<H: Host, D: Disk>(&mut self, why: Blocked, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        match why {
+            Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS),
+            Blocked::Data => match missing(io.view(), self.current_end(), io.block_bytes() as u64) {
+                Some(why) => self.fail(why, io),
+                None => NextUpcall::OnLink,
+            },
+            Blocked::Stream => {
+                let since_ns = *self.blocked_since_ns.get_or_insert(now_ns);
+                if now_ns.saturating_sub(since_ns) >= self.config.stall_ns {
+                    return self.fail("the client stopped reading", io);
+                }
+                NextUpcall::At(now_ns + BLOCKED_RETRY_NS)
+            }
+            Blocked::BadSample => {
+                self.status.bad_samples += 1;
+                self.current = None;
+                NextUpcall::At(now_ns)
+            }
+            Blocked::Failed(why) => self.fail(why, io),
+        }
+    }
+}
+
+impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
+    fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        if self.over || self.timeline.anchor_ns.is_none() {
+            return NextUpcall::Never;
+        }
+        self.report_if_due(now_ns, io);
+        let burst = if matches!(self.outlet, Some(Outlet::Stream { .. })) { STREAM_BURST_PACKETS } else { BURST_PACKETS };
+        let mut sent = 0;
+        loop {
+            let Some(current) = self.current() else {
+                // The end is due when the last sample has been on show for its time.
+                return match self.timeline.due_ns(self.end_dts_ns()) {
+                    Some(at_ns) if at_ns > now_ns => NextUpcall::At(at_ns),
+                    _ => {
+                        self.over = true;
+                        io.finish(Outcome::Ended);
+                        NextUpcall::Never
+                    }
+                };
+            };
+            let due_ns = match self.held_back {
+                Some((_, due_ns)) => due_ns,
+                None => self.due_ns(&current).unwrap_or(now_ns),
+            };
+            if due_ns > now_ns {
+                return NextUpcall::At(due_ns);
+            }
+            if sent == burst {
+                return NextUpcall::At(now_ns + CATCH_UP_GAP_NS);
+            }
+            if current.taken < current.sample.size {
+                self.release_blocks(&current, io);
+            }
+            match self.send_one(now_ns, due_ns, io) {
+                Ok(true) => {
+                    sent += 1;
+                    if sent == 1 {
+                        self.report_if_due(now_ns, io);
+                    }
+                }
+                Ok(false) => self.current = None,
+                Err(why) => return self.blocked(why, now_ns, io),
+            }
+            if let Some(current) = &self.current {
+                self.status.file_offset = current.sample.offset + u64::from(current.taken);
+            }
+        }
+    }
+}
+
+impl TrackSender {
+    /// File offset behind the current sample.
+    fn current_end(&self) -> u64 {
+        self.current.map_or(0, |c| c.sample.offset + u64::from(c.sample.size))
+    }
+
+    fn end_dts_ns(&self) -> i64 {
+        let track = self.title.tracks.get(self.track);
+        let last = track.and_then(|t| Some((t.samples.get(self.end.checked_sub(1)?)?, t.timescale)));
+        last.map_or(self.timeline.start_dts_ns, |(s, scale)| ticks_to_ns(s.dts.saturating_add(i64::from(s.duration)), scale))
+    }
+}
+
+/// Why a packet could not be sent now.
+enum Blocked {
+    /// The host takes no more frames.
+    Host,
+    /// The sample's bytes are not here yet.
+    Data,
+    /// The byte stream is full.
+    Stream,
+    /// The sample does not parse; it is skipped.
+    BadSample,
+    /// For good.
+    Failed(&'static str),
+}
+
+/// Writes the next RTP packet of the current sample into `frame`; `None` when the sample is finished.
+fn packetise(
+    packetiser: &mut Packetiser,
+    rtp: &mut RtpSender,
+    current: &mut Current,
+    view: LinkView<'_>,
+    frame: &mut [u8],
+) -> Result<Option<usize>, Blocked> {
+    let at = current.sample.offset + u64::from(current.taken);
+    let mut bytes = LinkBytes::new(view, at, (current.sample.size - current.taken) as usize);
+    let Some((header, payload)) = frame.split_at_mut_checked(HEADER_BYTES) else { return Err(Blocked::Host) };
+    let step = packetiser.next(&mut bytes, payload).map_err(|_| Blocked::BadSample)?;
+    let taken = bytes.position().saturating_sub(current.sample.offset);
+    current.taken = u32::try_from(taken).unwrap_or(current.sample.size);
+    match step {
+        Step::Packet(meta) => {
+            let timestamp = current.rtp_ts.wrapping_add(meta.timestamp_offset);
+            header.copy_from_slice(&rtp.header(meta.marker, timestamp));
+            Ok(Some(HEADER_BYTES + meta.len))
+        }
+        Step::NeedData => Err(Blocked::Data),
+        Step::SampleDone => Ok(None),
+    }
+}
+
+/// Why the bytes of a sample that ends at file offset `sample_end` will never come.
+fn missing(view: LinkView<'_>, sample_end: u64, block_bytes: u64) -> Option<&'static str> {
+    let mut place = 0;
+    while let Some((offset, state)) = view.block(place) {
+        match state {
+            BlockState::Failed(_) => return Some("the disk cannot read the file"),
+            BlockState::Reading => return None,
+            BlockState::Ready(slice) if offset + (slice.len() as u64) < sample_end.min(offset + block_bytes) => {
+                return Some("the file is shorter than it was");
+            }
+            BlockState::Ready(_) => place += 1,
+        }
+    }
+    None
+}

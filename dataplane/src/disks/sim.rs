@@ -1,0 +1,250 @@
+//! A simulated disk: seek and transfer times, a queue, faults; the same from the same seed, in simulated time.
+//!
+//! ```text
+//! submit(now) ─► the lane that is free first: starts, seeks (unless it goes on where it was), transfers ─► reap(now >= its end)
+//! ```
+//!
+//! It is not told the time by anyone but its caller. [`SimDisk::next_completion_ns`] says when a simulated loop has to come back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::{Disk, DiskCounters, DiskError, ReadDone, ReadRequest};
+
+/// What a simulated file holds.
+#[derive(Clone, Debug)]
+enum Content {
+    Bytes(Arc<[u8]>),
+    Pattern,
+}
+
+/// A file of a simulated disk.
+#[derive(Clone, Debug)]
+pub struct SimFile {
+    id: u64,
+    size: u64,
+    content: Content,
+}
+
+impl SimFile {
+    /// A file that holds `bytes`. Files are told apart by `id`: a change of file costs a seek.
+    pub fn bytes(id: u64, bytes: Arc<[u8]>) -> Self {
+        Self { id, size: bytes.len() as u64, content: Content::Bytes(bytes) }
+    }
+
+    /// A file of `size` bytes that takes no memory: byte `i` is [`pattern_byte`]`(id, i)`.
+    pub fn pattern(id: u64, size: u64) -> Self {
+        Self { id, size, content: Content::Pattern }
+    }
+
+    /// The file's number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Copies what lies at `offset` to the start of `out`; how many bytes that is (fewer than fit only at the end of the file).
+    pub fn fill(&self, offset: u64, out: &mut [u8]) -> usize {
+        let len = self.size.saturating_sub(offset).min(out.len() as u64) as usize;
+        let out = &mut out[..len];
+        match &self.content {
+            Content::Bytes(bytes) if len > 0 => out.copy_from_slice(&bytes[offset as usize..][..len]),
+            Content::Bytes(_) => {}
+            Content::Pattern => fill_pattern(self.id, offset, out),
+        }
+        len
+    }
+}
+
+/// Byte `offset` of the pattern file `id`: a byte of [`pattern_word`], little end first.
+pub fn pattern_byte(id: u64, offset: u64) -> u8 {
+    pattern_word(id, offset / 8).to_le_bytes()[(offset % 8) as usize]
+}
+
+/// Bytes `8 * word .. 8 * word + 8` of the pattern file `id`, little end first: the output function of SplitMix64 (Steele, Lea, Flood,
+/// OOPSLA 2014) at the word's number, turned by the file's. Any 8 aligned bytes tell which file and place they come from.
+pub fn pattern_word(id: u64, word: u64) -> u64 {
+    split_mix(word.wrapping_mul(GOLDEN_GAMMA).wrapping_add(split_mix(id)))
+}
+
+fn fill_pattern(id: u64, offset: u64, out: &mut [u8]) {
+    let head = ((8 - offset % 8) % 8).min(out.len() as u64) as usize;
+    let (head, body) = out.split_at_mut(head);
+    for (i, byte) in (offset..).zip(head) {
+        *byte = pattern_byte(id, i);
+    }
+    for (word, bytes) in (offset.div_ceil(8)..).zip(body.chunks_mut(8)) {
+        bytes.copy_from_slice(&pattern_word(id, word).to_le_bytes()[..bytes.len()]);
+    }
+}
+
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn split_mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(GOLDEN_GAMMA);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A disk that is slow now and then, as when it cleans up or retries a bad sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowPeriods {
+    /// One begins this often.
+    pub every_ns: u64,
+    /// It lasts this long.
+    pub for_ns: u64,
+    /// Reads that start in it take this many times as long.
+    pub factor: u32,
+}
+
+/// What a simulated disk is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimDiskConfig {
+    /// Seed of all chance.
+    pub seed: u64,
+    /// Reads taken at once; the rest stays in the batch.
+    pub depth: usize,
+    /// Reads served side by side (an SSD's channels), each at the full speed; 1 for a spinning disk.
+    pub lanes: usize,
+    /// Least time to get to another place.
+    pub seek_min_ns: u64,
+    /// Most time to get to another place.
+    pub seek_max_ns: u64,
+    /// Speed of a lane.
+    pub bytes_per_s: u64,
+    /// Reads of a million that fail with EIO.
+    pub errors_per_million: u32,
+    /// When it is slow.
+    pub slow: Option<SlowPeriods>,
+}
+
+impl Default for SimDiskConfig {
+    /// A modest SSD: 4 lanes of 500 MB/s, 60-120 us to get to another place, no faults.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            depth: 32,
+            lanes: 4,
+            seek_min_ns: 60_000,
+            seek_max_ns: 120_000,
+            bytes_per_s: 500_000_000,
+            errors_per_million: 0,
+            slow: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    free_at_ns: u64,
+    /// File and offset after the last read.
+    head: (u64, u64),
+}
+
+/// A simulated disk.
+#[derive(Debug)]
+pub struct SimDisk {
+    config: SimDiskConfig,
+    random: u64,
+    lanes: Vec<Lane>,
+    /// Reads under way by (end, order of submission), with whether they fail.
+    under_way: BTreeMap<(u64, u64), (ReadRequest<SimFile>, bool)>,
+    description: String,
+    counters: DiskCounters,
+}
+
+impl SimDisk {
+    /// A disk as `config` says.
+    pub fn new(config: SimDiskConfig) -> Self {
+        let description = format!("simulated disk, {} lanes of {} bytes/s, depth {}", config.lanes, config.bytes_per_s, config.depth);
+        Self {
+            random: config.seed,
+            lanes: vec![Lane::default(); config.lanes.max(1)],
+            config,
+            under_way: BTreeMap::new(),
+            description,
+            counters: DiskCounters::default(),
+        }
+    }
+
+    /// When the next read ends, `None` when none is under way.
+    pub fn next_completion_ns(&self) -> Option<u64> {
+        self.under_way.keys().next().map(|&(end_ns, _)| end_ns)
+    }
+
+    /// Sets how many reads of a million fail from now on.
+    pub fn set_errors_per_million(&mut self, errors_per_million: u32) {
+        self.config.errors_per_million = errors_per_million;
+    }
+
+    /// Sets the speed of each lane from now on.
+    pub fn set_bytes_per_s(&mut self, bytes_per_s: u64) {
+        self.config.bytes_per_s = bytes_per_s;
+    }
+
+    fn chance(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(GOLDEN_GAMMA);
+        split_mix(self.random)
+    }
+
+    /// When a read that is submitted at `now_ns` ends.
+    fn serve(&mut self, now_ns: u64, file: u64, offset: u64, len: u64) -> u64 {
+        let seek_range_ns = self.config.seek_max_ns.saturating_sub(self.config.seek_min_ns).saturating_add(1);
+        let seek_ns = self.config.seek_min_ns + self.chance() % seek_range_ns;
+        let first = self.lanes.iter().enumerate().min_by_key(|(_, lane)| lane.free_at_ns).map_or(0, |(i, _)| i);
+        let lane = &mut self.lanes[first];
+        let start_ns = lane.free_at_ns.max(now_ns);
+        let transfer_ns = (u128::from(len) * 1_000_000_000 / u128::from(self.config.bytes_per_s.max(1))) as u64;
+        let mut service_ns = transfer_ns + if lane.head == (file, offset) { 0 } else { seek_ns };
+        if let Some(slow) = self.config.slow
+            && start_ns % slow.every_ns.max(1) < slow.for_ns
+        {
+            service_ns = service_ns.saturating_mul(slow.factor.into());
+        }
+        lane.free_at_ns = start_ns.saturating_add(service_ns);
+        lane.head = (file, offset.saturating_add(len));
+        lane.free_at_ns
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<SimFile>>) {
+        while self.under_way.len() < self.config.depth.max(1) {
+            let Some(request) = batch.pop_front() else { break };
+            let fails = self.chance() % 1_000_000 < u64::from(self.config.errors_per_million);
+            let end_ns = self.serve(now_ns, request.file.id, request.offset, request.len as u64);
+            self.under_way.insert((end_ns, self.counters.reads), (request, fails));
+            self.counters.reads += 1;
+        }
+    }
+
+    fn reap(&mut self, now_ns: u64, done: &mut Vec<ReadDone>) {
+        while done.len() < done.capacity() {
+            let Some(next) = self.under_way.first_entry().filter(|next| next.key().0 <= now_ns) else { break };
+            let (ReadRequest { tag, file, offset, len, mut chunk }, fails) = next.remove();
+            let len = len.min(chunk.len());
+            let result = if fails { Err(DiskError::Os(libc::EIO)) } else { Ok(file.fill(offset, &mut chunk[..len])) };
+            self.counters.count(result);
+            done.push(ReadDone { tag, chunk, result });
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.under_way.len()
+    }
+
+    fn describe(&self) -> &str {
+        &self.description
+    }
+
+    fn counters(&self) -> DiskCounters {
+        DiskCounters { in_flight: self.under_way.len() as u32, ..self.counters }
+    }
+}

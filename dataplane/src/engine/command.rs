@@ -1,0 +1,312 @@
+//! What passes between the control core and an engine core.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::delivery::{StartPlan, TrackSender, TrackSenderStatus, TrackSource};
+use crate::disks::DiskCounters;
+use crate::gdsl::{GdslCounters, Lateness, Outcome, Pair};
+use crate::rtp::sender::Reception;
+use stack::host::HostCounters;
+
+/// Tracks of one session at most.
+pub const TRACKS_MAX: usize = 8;
+
+/// The pair of modules of a track.
+pub type TrackPair<F> = Pair<TrackSource<F>, TrackSender>;
+
+/// How a track goes to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// RTP over UDP.
+    Udp {
+        /// Where RTP goes.
+        rtp: SocketAddr,
+        /// Where RTCP goes.
+        rtcp: SocketAddr,
+        /// Which of our addresses it comes from.
+        local: Option<IpAddr>,
+    },
+    /// Interleaved in a byte stream that was attached.
+    Stream {
+        /// The stream's token.
+        token: u64,
+        /// Channel of RTP.
+        rtp_channel: u8,
+        /// Channel of RTCP.
+        rtcp_channel: u8,
+    },
+}
+
+/// A track, ready to be delivered.
+#[derive(Debug)]
+pub struct TrackSetup<F> {
+    /// The container's track id.
+    pub track_id: u32,
+    /// Where it goes.
+    pub transport: Transport,
+    /// Its modules and its link.
+    pub pair: Box<TrackPair<F>>,
+}
+
+/// A wish of the control core. `reply` comes back in [`Event::Reply`].
+#[derive(Debug)]
+pub enum Command<S, F> {
+    /// Take over the sending side of a byte stream under a token of the control core's choice.
+    AttachStream {
+        /// Reply number.
+        reply: u64,
+        /// Name of the stream from now on.
+        token: u64,
+        /// The stream.
+        stream: S,
+    },
+    /// Queue bytes on a stream; when they do not fit the stream is given up.
+    StreamWrite {
+        /// The stream.
+        token: u64,
+        /// What to write.
+        bytes: Bytes,
+    },
+    /// An interleaved frame that the client sent.
+    StreamInput {
+        /// The stream.
+        token: u64,
+        /// Its channel.
+        channel: u8,
+        /// Its payload.
+        bytes: Bytes,
+    },
+    /// The stream's connection is gone.
+    DetachStream {
+        /// The stream.
+        token: u64,
+    },
+    /// Add a track to a session; the first one makes the session.
+    SetupTrack {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+        /// The track.
+        setup: Box<TrackSetup<F>>,
+    },
+    /// Prepare delivery; without a plan, from where it stopped.
+    Start {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+        /// Where each track starts; its order is that of the set-ups.
+        plan: Option<Box<StartPlan>>,
+    },
+    /// Start what was prepared.
+    Run {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+    },
+    /// Stop delivery, keep the position.
+    Stop {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+    },
+    /// BYE, and free everything.
+    Destroy {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+    },
+    /// Fill in the report.
+    SessionStatus {
+        /// Reply number.
+        reply: u64,
+        /// The session.
+        session: u64,
+        /// To be filled in and returned.
+        report: Box<SessionReport>,
+    },
+    /// Fill in the report.
+    CoreStatus {
+        /// Reply number.
+        reply: u64,
+        /// To be filled in and returned.
+        report: Box<CoreReport>,
+    },
+    /// BYE to every session, then end.
+    Shutdown,
+}
+
+/// Why an engine core refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such session.
+    #[error("no such session")]
+    NoSession,
+    /// No such stream.
+    #[error("no such stream")]
+    NoStream,
+    /// A table is full.
+    #[error("the engine core's tables are full")]
+    Full,
+    /// The session has no track, or is not in a state for this.
+    #[error("not valid in the session's state")]
+    State,
+    /// The client's address cannot be reached from here.
+    #[error("the client's address cannot be reached from here")]
+    Unreachable,
+}
+
+/// Where a track's RTP will start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartedTrack {
+    /// The container's track id.
+    pub track_id: u32,
+    /// Sequence number of the first packet.
+    pub seq: u16,
+    /// RTP time at the start of the range.
+    pub rtptime: u32,
+}
+
+/// Answer to a command.
+#[derive(Debug)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Not done.
+    Refused(Refusal),
+    /// Prepared.
+    Started {
+        /// Presentation time at which it starts, nanoseconds.
+        from_ns: u64,
+        /// Presentation time at which it ends, nanoseconds.
+        to_ns: u64,
+        /// The tracks in set-up order; unused entries have track id 0.
+        tracks: [StartedTrack; TRACKS_MAX],
+        /// How many there are.
+        count: usize,
+    },
+    /// Stopped at this presentation time, nanoseconds.
+    Stopped {
+        /// The position.
+        position_ns: u64,
+    },
+    /// A session's report.
+    Session(Box<SessionReport>),
+    /// The core's report.
+    Core(Box<CoreReport>),
+}
+
+/// What an engine core tells the control core.
+#[derive(Debug)]
+pub enum Event<F> {
+    /// Answer to the command with this reply number.
+    Reply {
+        /// The number.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A session came to the end of its range, or cannot go on.
+    Finished {
+        /// The session.
+        session: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A byte stream was given up because it took no more.
+    StreamClosed {
+        /// The stream.
+        token: u64,
+    },
+    /// A track's boxes, to be freed by whoever reads this.
+    Discard(Box<TrackPair<F>>),
+    /// A set-up that was refused, to be freed by whoever reads this.
+    DiscardSetup(Box<TrackSetup<F>>),
+    /// A plan that was used, to be freed by whoever reads this.
+    DiscardPlan(Box<StartPlan>),
+    /// The core ended; nothing follows.
+    Stopped,
+}
+
+/// What a session does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Set up.
+    #[default]
+    Ready,
+    /// Prepared or being delivered.
+    Playing,
+    /// Stopped by command.
+    Paused,
+    /// Delivered to its end.
+    Ended,
+    /// Given up.
+    Failed(&'static str),
+}
+
+/// Delivery state of a track.
+#[derive(Clone, Debug, Default)]
+pub struct TrackReport {
+    /// The container's track id.
+    pub track_id: u32,
+    /// RTP synchronisation source.
+    pub ssrc: u32,
+    /// What was sent.
+    pub sent: TrackSenderStatus,
+    /// What the client last reported.
+    pub reception: Option<Reception>,
+    /// CNAME of the client.
+    pub client_cname: Option<String>,
+}
+
+/// Delivery state of a session; made by the control core, filled in by the engine core.
+#[derive(Debug, Default)]
+pub struct SessionReport {
+    /// What it does.
+    pub state: State,
+    /// Presentation time reached, nanoseconds.
+    pub position_ns: u64,
+    /// When the client last showed by RTCP that it lives: age in nanoseconds.
+    pub last_rtcp_age_ns: Option<u64>,
+    /// Lateness of all its tracks' packets.
+    pub lateness: Lateness,
+    /// Tracks; `count` entries are filled in.
+    pub tracks: [TrackReport; TRACKS_MAX],
+    /// How many there are.
+    pub count: usize,
+}
+
+/// Monitor data of a core; made by the control core, filled in by the engine core.
+#[derive(Debug, Default)]
+pub struct CoreReport {
+    /// Time since the report before this one, nanoseconds.
+    pub interval_ns: u64,
+    /// Of this, time in turns that had work.
+    pub busy_ns: u64,
+    /// Bytes of RTP sent in the interval.
+    pub interval_bytes: u64,
+    /// Sessions.
+    pub sessions: u32,
+    /// Of these, playing.
+    pub playing: u32,
+    /// Executor.
+    pub gdsl: GdslCounters,
+    /// Host.
+    pub host: HostCounters,
+    /// Disk.
+    pub disk: DiskCounters,
+    /// Chunks free.
+    pub chunks_free: usize,
+    /// Lateness of all packets since start.
+    pub lateness: Lateness,
+    /// Clients behind NAT that were followed.
+    pub flows_followed: u64,
+    /// RTCP packets that belonged to no session or did not parse.
+    pub rtcp_ignored: u64,
+}

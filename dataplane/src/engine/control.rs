@@ -1,0 +1,355 @@
+//! What an engine core does on command.
+
+use pacing::Clock;
+use stack::host::{FlowSpec, Host, HostError, StreamError};
+
+use super::command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport};
+use super::core::{EngineCore, START_PATIENCE_NS};
+use super::session::{Phase, Session, TrackSlot};
+use crate::delivery::{Outlet, StartPlan, Timeline};
+use crate::disks::Disk;
+use crate::gdsl::End;
+
+/// Index of the host's local port for RTP, and for RTCP.
+const RTP_PORT: u8 = 0;
+pub(super) const RTCP_PORT: u8 = 1;
+/// RTP time between the end of one range and the start of the next one, beside the time that passed.
+const RANGE_GAP_NS: u64 = 40_000_000;
+
+impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
+    pub(super) fn obey(&mut self, command: Command<H::Stream, D::File>) {
+        match command {
+            Command::AttachStream { reply, token, stream } => {
+                let answer = match self.gdsl.host_mut().attach_stream(stream) {
+                    Ok(id) => {
+                        self.streams.insert(token, id);
+                        Reply::Done
+                    }
+                    Err(_) => Reply::Refused(Refusal::Full),
+                };
+                self.reply(reply, answer);
+            }
+            Command::StreamWrite { token, bytes } => self.write_stream(token, &bytes),
+            Command::StreamInput { token, channel, bytes } => self.stream_input(token, channel, &bytes),
+            Command::DetachStream { token } => {
+                if let Some(stream) = self.streams.remove(&token) {
+                    self.gdsl.host_mut().detach_stream(stream);
+                }
+            }
+            Command::SetupTrack { reply, session, setup } => {
+                let answer = match self.set_up(session, setup) {
+                    Ok(()) => Reply::Done,
+                    Err((refusal, setup)) => {
+                        self.tell(Event::DiscardSetup(setup));
+                        Reply::Refused(refusal)
+                    }
+                };
+                self.reply(reply, answer);
+            }
+            Command::Start { reply, session, plan } => {
+                let answer = self.start(session, plan.as_deref()).unwrap_or_else(Reply::Refused);
+                if let Some(plan) = plan {
+                    self.tell(Event::DiscardPlan(plan));
+                }
+                self.reply(reply, answer);
+            }
+            Command::Run { reply, session } => {
+                let answer = self.run(session).map_or_else(Reply::Refused, |()| Reply::Done);
+                self.reply(reply, answer);
+            }
+            Command::Stop { reply, session } => {
+                let answer = self.stop(session).map_or_else(Reply::Refused, |position_ns| Reply::Stopped { position_ns });
+                self.reply(reply, answer);
+            }
+            Command::Destroy { reply, session } => {
+                if let Some(&index) = self.by_key.get(&session) {
+                    self.destroy(index);
+                }
+                self.reply(reply, Reply::Done);
+            }
+            Command::SessionStatus { reply, session, mut report } => {
+                let answer = match self.fill_session(session, &mut report) {
+                    Some(()) => Reply::Session(report),
+                    None => Reply::Refused(Refusal::NoSession),
+                };
+                self.reply(reply, answer);
+            }
+            Command::CoreStatus { reply, mut report } => {
+                self.fill_core(&mut report);
+                self.reply(reply, Reply::Core(report));
+            }
+            Command::Shutdown => self.shut_down(),
+        }
+    }
+
+    fn reply(&mut self, id: u64, reply: Reply) {
+        self.tell(Event::Reply { id, reply });
+    }
+
+    fn write_stream(&mut self, token: u64, bytes: &[u8]) {
+        let Some(&stream) = self.streams.get(&token) else { return };
+        match self.gdsl.host_mut().stream_send(stream, &[bytes]) {
+            Ok(()) => {}
+            Err(StreamError::Full | StreamError::Closed) => {
+                self.gdsl.host_mut().detach_stream(stream);
+                self.streams.remove(&token);
+                self.tell(Event::StreamClosed { token });
+            }
+        }
+    }
+
+    fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), (Refusal, Box<TrackSetup<D::File>>)> {
+        let (outlet, remotes) = match self.open_outlet(setup.transport) {
+            Ok(opened) => opened,
+            Err(refusal) => return Err((refusal, setup)),
+        };
+        let Some(index) = self.by_key.get(&key).copied().or_else(|| self.make_session(key)) else {
+            self.close_outlet(outlet);
+            return Err((Refusal::Full, setup));
+        };
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err((Refusal::Full, setup)) };
+        let Some(place) = session.tracks.iter().position(Option::is_none) else {
+            self.close_outlet(outlet);
+            return Err((Refusal::Full, setup));
+        };
+        let TrackSetup { track_id, transport, mut pair } = *setup;
+        pair.destination.set_outlet(outlet);
+        let ssrc = pair.destination.ssrc();
+        let pair = match self.gdsl.add(pair) {
+            Ok(pair) => pair,
+            Err(pair) => {
+                self.close_outlet(outlet);
+                return Err((Refusal::Full, Box::new(TrackSetup { track_id, transport, pair })));
+            }
+        };
+        if let Some(slot) = session.tracks.get_mut(place) {
+            *slot = Some(TrackSlot { track_id, pair, ssrc, outlet, remotes, over: false });
+        }
+        let owner = (index, place as u8);
+        if let Some(entry) = self.owners.get_mut(pair.place()) {
+            *entry = owner;
+        }
+        self.by_ssrc.insert(ssrc, owner);
+        if let Some((rtp, rtcp)) = remotes {
+            session.peer = Some(rtp.ip());
+            self.by_remote.insert(rtcp, owner);
+        }
+        Ok(())
+    }
+
+    fn make_session(&mut self, key: u64) -> Option<u32> {
+        let index = self.free_sessions.pop()?;
+        *self.sessions.get_mut(index as usize)? = Some(Session::new(key));
+        self.by_key.insert(key, index);
+        Some(index)
+    }
+
+    #[allow(clippy::type_complexity, reason = "the pair of addresses is what the caller stores")]
+    fn open_outlet(&mut self, transport: Transport) -> Result<(Outlet, Option<(std::net::SocketAddr, std::net::SocketAddr)>), Refusal> {
+        match transport {
+            Transport::Udp { rtp, rtcp, local } => {
+                let host = self.gdsl.host_mut();
+                let refusal = |e| if e == HostError::TableFull { Refusal::Full } else { Refusal::Unreachable };
+                let rtp_flow = host.open_flow(FlowSpec { local_port: RTP_PORT, local_addr: local, remote: rtp }).map_err(refusal)?;
+                match host.open_flow(FlowSpec { local_port: RTCP_PORT, local_addr: local, remote: rtcp }) {
+                    Ok(rtcp_flow) => Ok((Outlet::Udp { rtp: rtp_flow, rtcp: rtcp_flow }, Some((rtp, rtcp)))),
+                    Err(e) => {
+                        host.close_flow(rtp_flow);
+                        Err(refusal(e))
+                    }
+                }
+            }
+            Transport::Stream { token, rtp_channel, rtcp_channel } => {
+                let stream = self.streams.get(&token).copied().ok_or(Refusal::NoStream)?;
+                Ok((Outlet::Stream { stream, rtp_channel, rtcp_channel }, None))
+            }
+        }
+    }
+
+    fn close_outlet(&mut self, outlet: Outlet) {
+        if let Outlet::Udp { rtp, rtcp } = outlet {
+            self.gdsl.host_mut().close_flow(rtp);
+            self.gdsl.host_mut().close_flow(rtcp);
+        }
+    }
+
+    fn start(&mut self, key: u64, plan: Option<&StartPlan>) -> Result<Reply, Refusal> {
+        let now_ns = self.clock.now_ns();
+        let &index = self.by_key.get(&key).ok_or(Refusal::NoSession)?;
+        let resume = plan.is_none();
+        self.halt(index);
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
+        if session.tracks().next().is_none() || (resume && session.phase == Phase::Idle) {
+            return Err(Refusal::State);
+        }
+        let stopped_for_ns = now_ns.saturating_sub(session.stopped_ns);
+        if let Some(plan) = plan {
+            if plan.tracks.len() != session.tracks().count() {
+                return Err(Refusal::State);
+            }
+            session.timeline = Timeline { start_dts_ns: plan.start_dts_ns, anchor_ns: None };
+            (session.from_ns, session.to_ns) = (plan.from_ns, plan.to_ns);
+            session.stopped_at_dts_ns = plan.start_dts_ns;
+            session.phase = Phase::Prepared;
+        }
+        let from_ns = session.position_ns(now_ns);
+        let mut tracks = [StartedTrack::default(); TRACKS_MAX];
+        let mut count = 0;
+        for (i, track) in session.tracks.iter_mut().flatten().enumerate() {
+            if let Some(plan) = plan {
+                self.gdsl.clear_link(track.pair);
+                if let (Some(pair), Some(&part)) = (self.gdsl.pair_mut(track.pair), plan.tracks.get(i)) {
+                    pair.source.prepare(part, plan.start_dts_ns);
+                    pair.destination.prepare(part, plan.start_dts_ns, plan.from_ns, RANGE_GAP_NS.saturating_add(stopped_for_ns));
+                }
+                track.over = false;
+                self.gdsl.wake(track.pair, End::Source, now_ns);
+            }
+            if let (Some(pair), Some(entry)) = (self.gdsl.pair_mut(track.pair), tracks.get_mut(i)) {
+                let sender = &pair.destination;
+                *entry = StartedTrack { track_id: track.track_id, seq: sender.rtp().next_seq(), rtptime: sender.rtp_time_of(from_ns) };
+                count = i + 1;
+            }
+        }
+        session.state = State::Paused;
+        Ok(Reply::Started { from_ns, to_ns: session.to_ns, tracks, count })
+    }
+
+    fn run(&mut self, key: u64) -> Result<(), Refusal> {
+        let now_ns = self.clock.now_ns();
+        let &index = self.by_key.get(&key).ok_or(Refusal::NoSession)?;
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
+        match session.phase {
+            Phase::Idle => Err(Refusal::State),
+            Phase::Prepared => {
+                session.phase = Phase::Starting { give_up_ns: now_ns + START_PATIENCE_NS };
+                session.state = State::Playing;
+                if self.starting.len() < self.starting.capacity() {
+                    self.starting.push(index);
+                }
+                Ok(())
+            }
+            Phase::Starting { .. } | Phase::Running => Ok(()),
+        }
+    }
+
+    fn stop(&mut self, key: u64) -> Result<u64, Refusal> {
+        let now_ns = self.clock.now_ns();
+        let &index = self.by_key.get(&key).ok_or(Refusal::NoSession)?;
+        self.halt(index);
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
+        if session.state == State::Playing {
+            session.state = State::Paused;
+        }
+        Ok(session.position_ns(now_ns))
+    }
+
+    /// Stops delivery where it is; what the links hold stays.
+    pub(super) fn halt(&mut self, index: u32) {
+        let now_ns = self.clock.now_ns();
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        match session.phase {
+            Phase::Running => {
+                session.stopped_at_dts_ns = session.timeline.dts_at(now_ns);
+                session.stopped_ns = now_ns;
+                session.timeline.anchor_ns = None;
+                session.phase = Phase::Prepared;
+                for track in session.tracks.iter().flatten() {
+                    if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+                        pair.destination.set_timeline(session.timeline);
+                    }
+                    self.gdsl.hold(track.pair, End::Source);
+                    self.gdsl.hold(track.pair, End::Destination);
+                }
+            }
+            Phase::Starting { .. } => session.phase = Phase::Prepared,
+            Phase::Idle | Phase::Prepared => {}
+        }
+    }
+
+    /// Sends each track's last report, with BYE.
+    pub(super) fn send_byes(&mut self, index: u32) {
+        let now_ns = self.clock.now_ns();
+        let Some(Some(session)) = self.sessions.get(index as usize) else { return };
+        for track in session.tracks.iter().flatten() {
+            self.gdsl.with_io(track.pair, &self.clock, |sender, io| sender.send_bye(now_ns, io));
+        }
+    }
+
+    fn destroy(&mut self, index: u32) {
+        self.halt(index);
+        let ended = matches!(self.sessions.get(index as usize), Some(Some(Session { state: State::Ended, .. })));
+        if !ended {
+            self.send_byes(index);
+        }
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::take) else { return };
+        self.by_key.remove(&session.key);
+        for track in session.tracks.iter().flatten() {
+            self.by_ssrc.remove(&track.ssrc);
+            if let Some((_, rtcp)) = track.remotes
+                && self.by_remote.get(&rtcp).is_some_and(|&(owner, _)| owner == index)
+            {
+                self.by_remote.remove(&rtcp);
+            }
+            self.close_outlet(track.outlet);
+            if let Some(pair) = self.gdsl.remove(track.pair) {
+                self.tell(Event::Discard(pair));
+            }
+        }
+        self.free_sessions.push(index);
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        if self.stopped {
+            return;
+        }
+        for index in 0..self.sessions.len() as u32 {
+            self.destroy(index);
+        }
+        // What is queued (the BYEs) goes out in the cycle that ends this turn.
+        self.stopped = true;
+        self.tell(Event::Stopped);
+    }
+
+    fn fill_session(&mut self, key: u64, report: &mut SessionReport) -> Option<()> {
+        let now_ns = self.clock.now_ns();
+        let &index = self.by_key.get(&key)?;
+        let session = self.sessions.get(index as usize)?.as_ref()?;
+        report.state = session.state;
+        report.position_ns = session.position_ns(now_ns);
+        report.last_rtcp_age_ns = session.last_rtcp_ns.map(|at| now_ns.saturating_sub(at));
+        report.lateness.reset();
+        report.count = 0;
+        for (track, entry) in session.tracks.iter().flatten().zip(&mut report.tracks) {
+            let Some(pair) = self.gdsl.pair_mut(track.pair) else { continue };
+            entry.track_id = track.track_id;
+            entry.ssrc = track.ssrc;
+            entry.sent = pair.destination.status();
+            entry.reception = pair.destination.rtp().reception();
+            entry.client_cname = pair.destination.rtp().receiver_cname();
+            report.lateness.add(&pair.lateness);
+            report.count += 1;
+        }
+        Some(())
+    }
+
+    fn fill_core(&mut self, report: &mut CoreReport) {
+        let now_ns = self.clock.now_ns();
+        let gdsl = self.gdsl.counters();
+        let (last_ns, last_busy_ns, last_bytes) = self.last_report;
+        report.interval_ns = now_ns.saturating_sub(last_ns);
+        report.busy_ns = self.busy_ns.saturating_sub(last_busy_ns);
+        report.interval_bytes = gdsl.bytes.saturating_sub(last_bytes);
+        self.last_report = (now_ns, self.busy_ns, gdsl.bytes);
+        report.sessions = self.by_key.len() as u32;
+        report.playing = self.sessions.iter().flatten().filter(|s| s.state == State::Playing).count() as u32;
+        report.gdsl = gdsl;
+        report.host = self.gdsl.host().counters();
+        report.disk = self.gdsl.disk().counters();
+        report.chunks_free = self.gdsl.pool().free();
+        report.lateness.reset();
+        report.lateness.add(self.gdsl.lateness());
+        report.flows_followed = self.flows_followed;
+        report.rtcp_ignored = self.rtcp_ignored;
+    }
+}

@@ -1,0 +1,278 @@
+//! The turn of an engine core, without a thread: a test drives it in simulated time as a thread does in real time.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::net::SocketAddr;
+
+use crossbeam_channel::{Receiver, Sender};
+use hugepages::ChunkPool;
+use pacing::Clock;
+use stack::host::{Host, StreamId};
+
+use super::command::{Command, Event, State};
+use super::inbound::Inbox;
+use super::session::{Phase, Session};
+use crate::delivery::{TrackSender, TrackSource};
+use crate::disks::Disk;
+use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
+
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 32;
+/// Datagrams are looked for this often while there is other work.
+const RECEIVE_EVERY_NS: u64 = 500_000;
+/// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
+pub(super) const START_PATIENCE_NS: u64 = 500_000_000;
+/// How often a session that starts is looked at.
+const START_POLL_NS: u64 = 50_000;
+
+/// Sizes of an engine core, all fixed at start.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreConfig {
+    /// Sessions at once.
+    pub sessions_max: u32,
+    /// Tracks of all sessions at once.
+    pub tracks_max: u32,
+    /// Byte streams at once.
+    pub streams_max: u32,
+    /// Resolution of the deadline wheel, nanoseconds.
+    pub tick_ns: u64,
+    /// Frames that the host can queue.
+    pub host_frames: usize,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self { sessions_max: 1024, tracks_max: 2048, streams_max: 1024, tick_ns: 20_000, host_frames: 1024 }
+    }
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Anything happened.
+    pub worked: bool,
+    /// When the next turn is needed; `None` when only a command or a datagram can bring work.
+    pub next_ns: Option<u64>,
+    /// The core was told to end.
+    pub stopped: bool,
+}
+
+pub(super) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<crate::gdsl::Mix>>;
+
+/// One engine core.
+pub struct EngineCore<H: Host, D: Disk, C: Clock> {
+    pub(super) clock: C,
+    pub(super) gdsl: Gdsl<H, D, TrackSource<D::File>, TrackSender>,
+    commands: Receiver<Command<H::Stream, D::File>>,
+    events: Sender<Event<D::File>>,
+    pub(super) sessions: Vec<Option<Session>>,
+    pub(super) free_sessions: Vec<u32>,
+    pub(super) by_key: FastMap<u64, u32>,
+    /// Session and track of each pair, by the pair's place.
+    pub(super) owners: Vec<(u32, u8)>,
+    pub(super) by_ssrc: FastMap<u32, (u32, u8)>,
+    pub(super) by_remote: HashMap<SocketAddr, (u32, u8)>,
+    pub(super) streams: FastMap<u64, StreamId>,
+    pub(super) starting: Vec<u32>,
+    pub(super) inbox: Inbox,
+    next_receive_ns: u64,
+    pub(super) stopped: bool,
+    pub(super) busy_ns: u64,
+    pub(super) last_report: (u64, u64, u64),
+    pub(super) flows_followed: u64,
+    pub(super) rtcp_ignored: u64,
+}
+
+impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
+    /// A core over `host` and `disk` with the chunks of `pool` as buffers. Allocates all its tables.
+    pub fn new(
+        config: CoreConfig,
+        clock: C,
+        host: H,
+        disk: D,
+        pool: ChunkPool,
+        commands: Receiver<Command<H::Stream, D::File>>,
+        events: Sender<Event<D::File>>,
+    ) -> Self {
+        let now_ns = clock.now_ns();
+        let sessions = config.sessions_max as usize;
+        let tracks = config.tracks_max as usize;
+        let gdsl_config =
+            GdslConfig { pairs_max: config.tracks_max, tick_ns: config.tick_ns, host_frames: config.host_frames, ..GdslConfig::default() };
+        Self {
+            gdsl: Gdsl::new(gdsl_config, host, disk, pool, now_ns),
+            commands,
+            events,
+            sessions: (0..sessions).map(|_| None).collect(),
+            free_sessions: (0..config.sessions_max).rev().collect(),
+            by_key: FastMap::with_capacity_and_hasher(2 * sessions, BuildHasherDefault::default()),
+            owners: vec![(0, 0); tracks],
+            by_ssrc: FastMap::with_capacity_and_hasher(2 * tracks, BuildHasherDefault::default()),
+            by_remote: HashMap::with_capacity(4 * tracks),
+            streams: FastMap::with_capacity_and_hasher(2 * config.streams_max as usize, BuildHasherDefault::default()),
+            starting: Vec::with_capacity(sessions),
+            inbox: Inbox::new(),
+            next_receive_ns: now_ns,
+            stopped: false,
+            busy_ns: 0,
+            last_report: (now_ns, 0, 0),
+            flows_followed: 0,
+            rtcp_ignored: 0,
+            clock,
+        }
+    }
+
+    /// One turn.
+    pub fn turn(&mut self) -> Turn {
+        let begin_ns = self.clock.now_ns();
+        let mut worked = self.take_commands();
+        if begin_ns >= self.next_receive_ns {
+            self.next_receive_ns = begin_ns + RECEIVE_EVERY_NS;
+            worked |= self.receive(begin_ns);
+        }
+        worked |= self.start_sessions(begin_ns);
+        let cycle = self.gdsl.cycle(&self.clock);
+        worked |= cycle.worked;
+        while let Some((pair, outcome)) = self.gdsl.next_outcome() {
+            self.pair_ended(pair, outcome);
+        }
+        let mut next_ns = cycle.next_ns;
+        if !self.starting.is_empty() {
+            let soon = begin_ns + START_POLL_NS;
+            next_ns = Some(next_ns.map_or(soon, |at| at.min(soon)));
+        }
+        if worked {
+            self.busy_ns += self.clock.now_ns().saturating_sub(begin_ns);
+        }
+        Turn { worked, next_ns, stopped: self.stopped }
+    }
+
+    /// The host, for the loop that waits on it.
+    pub fn host_mut(&mut self) -> &mut H {
+        self.gdsl.host_mut()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &C {
+        &self.clock
+    }
+
+    /// The buffers.
+    pub fn pool(&self) -> &ChunkPool {
+        self.gdsl.pool()
+    }
+
+    /// Lateness of all packets since start.
+    pub fn lateness(&self) -> &Lateness {
+        self.gdsl.lateness()
+    }
+
+    /// Commands wait to be taken.
+    pub fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn take_commands(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    any = true;
+                    self.obey(command);
+                }
+                Err(crossbeam_channel::TryRecvError::Empty) => break,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                    self.shut_down();
+                    break;
+                }
+            }
+        }
+        any
+    }
+
+    /// Events are queued in a channel sized for all that can be under way; one that does not fit is dropped here, boxes and all.
+    pub(super) fn tell(&mut self, event: Event<D::File>) {
+        let _ = self.events.try_send(event);
+    }
+
+    /// Starts the sessions whose first blocks are here.
+    fn start_sessions(&mut self, now_ns: u64) -> bool {
+        let mut any = false;
+        let mut i = 0;
+        while let Some(&index) = self.starting.get(i) {
+            let give_up_ns = match self.sessions.get(index as usize) {
+                Some(Some(Session { phase: Phase::Starting { give_up_ns }, .. })) => *give_up_ns,
+                _ => {
+                    self.starting.swap_remove(i);
+                    continue;
+                }
+            };
+            let arrived = self.all_fronts_arrived(index);
+            if arrived || now_ns >= give_up_ns {
+                self.starting.swap_remove(i);
+                self.begin_delivery(index, self.clock.now_ns());
+                any = true;
+            } else {
+                i += 1;
+            }
+        }
+        any
+    }
+
+    fn all_fronts_arrived(&mut self, index: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get(index as usize) else { return true };
+        for track in session.tracks() {
+            if !track.over && !self.gdsl.front_arrived(track.pair) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn begin_delivery(&mut self, index: u32, now_ns: u64) {
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        let already_ns = session.stopped_at_dts_ns.saturating_sub(session.timeline.start_dts_ns);
+        session.timeline.anchor_ns = Some(now_ns.saturating_add_signed(already_ns.saturating_neg()));
+        session.phase = Phase::Running;
+        for track in session.tracks.iter().flatten().filter(|t| !t.over) {
+            if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+                pair.source.set_timeline(session.timeline);
+                pair.destination.set_timeline(session.timeline);
+            }
+            self.gdsl.wake(track.pair, End::Source, now_ns);
+            self.gdsl.wake(track.pair, End::Destination, now_ns);
+        }
+    }
+
+    fn pair_ended(&mut self, pair: PairId, outcome: Outcome) {
+        let Some(&(index, place)) = self.owners.get(pair.place()) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        let Some(Some(track)) = session.tracks.get_mut(usize::from(place)) else { return };
+        if track.pair != pair || session.state != State::Playing {
+            return;
+        }
+        track.over = true;
+        let all_over = session.tracks().all(|t| t.over);
+        match outcome {
+            Outcome::Failed(why) => {
+                session.state = State::Failed(why);
+                self.halt(index);
+                self.finish(index, outcome);
+            }
+            Outcome::Ended if all_over => {
+                session.state = State::Ended;
+                self.halt(index);
+                self.send_byes(index);
+                self.finish(index, outcome);
+            }
+            Outcome::Ended => {}
+        }
+    }
+
+    fn finish(&mut self, index: u32, outcome: Outcome) {
+        if let Some(Some(session)) = self.sessions.get(index as usize) {
+            let session = session.key;
+            self.tell(Event::Finished { session, outcome });
+        }
+    }
+}

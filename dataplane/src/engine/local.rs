@@ -1,0 +1,74 @@
+//! Engine cores of this machine: kernel sockets, and the best way to read files that the machine allows.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use hugepages::{Arena, ChunkPool};
+use pacing::TscClock;
+use stack::kernel::{KernelConfig, KernelHost};
+
+use super::core::CoreConfig;
+use super::thread::{CoreHandle, Parts, Poll, ThreadConfig, spawn};
+use crate::disks::{AnyDisk, MediaFile};
+
+/// Reads under way on one core at most; deeper queues were measured slower.
+const DISK_DEPTH: u16 = 32;
+/// Frames of one transmit batch.
+const TX_FRAMES: usize = 64;
+/// Resolution of the deadline wheel.
+const TICK_NS: u64 = 20_000;
+
+/// The handle of an engine core on kernel sockets.
+pub type LocalCore = CoreHandle<OwnedFd, MediaFile>;
+
+/// How an engine core is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalCoreConfig {
+    /// CPU to pin to.
+    pub cpu: Option<usize>,
+    /// Whether an idle core spins.
+    pub poll: Poll,
+    /// Even UDP port for RTP; RTCP gets the next one. 0 takes any free pair.
+    pub rtp_port: u16,
+    /// Sessions at once.
+    pub sessions_max: u32,
+    /// Buffer memory, bytes.
+    pub memory_bytes: usize,
+    /// Bytes of a buffer, a multiple of 4096.
+    pub chunk_bytes: usize,
+    /// A file on the file system that will be read, to find out how it can be read best.
+    pub probe: Option<PathBuf>,
+}
+
+/// Starts engine core `index`.
+///
+/// # Errors
+/// A sentence that says what could not be had.
+pub fn start(index: usize, config: LocalCoreConfig) -> Result<LocalCore, String> {
+    // Two tracks a session on average; more tracks mean fewer sessions.
+    let tracks_max = config.sessions_max.saturating_mul(2).max(8);
+    let core = CoreConfig {
+        sessions_max: config.sessions_max,
+        tracks_max,
+        streams_max: config.sessions_max,
+        tick_ns: TICK_NS,
+        host_frames: TX_FRAMES,
+    };
+    let commands_max = 2 * config.sessions_max as usize + 256;
+    let thread = ThreadConfig { cpu: config.cpu, poll: config.poll, core, commands_max };
+    spawn(index, thread, TscClock::new(), move || {
+        let kernel = KernelConfig {
+            port: config.rtp_port,
+            flows_max: 2 * tracks_max,
+            streams_max: config.sessions_max,
+            tx_frames: TX_FRAMES,
+            ..KernelConfig::default()
+        };
+        let (host, mut notes) = KernelHost::bind(kernel).map_err(|e| e.to_string())?;
+        let arena = Arena::new(config.memory_bytes).map_err(|e| e.to_string())?;
+        let pool = ChunkPool::new(arena, config.chunk_bytes);
+        let (disk, note) = AnyDisk::open(&pool, DISK_DEPTH, config.probe.as_deref()).map_err(|e| e.to_string())?;
+        notes.push(format!("media is read by {note}"));
+        Ok(Parts { host, disk, pool, notes })
+    })
+}

@@ -1,0 +1,26 @@
+//! The engine core: one pinned, polling thread that owns a host, a disk and the sessions delivered through them.
+//!
+//! ```text
+//! commands ─► host.receive (RTCP) ─► gdsl.cycle ─► sessions that start or end ─► events
+//! ```
+//!
+//! - [`command`]: what the control core asks for, and what comes back. Bounded queues, never a lock.
+//! - [`core`]: the turn of a core, without a thread: tests drive it in simulated time.
+//! - [`thread`]: the pinned thread around it.
+//!
+//! Everything a session needs is built by the control core and handed over in boxes; when it is over the boxes go back to be freed there.
+
+pub mod command;
+mod control;
+pub mod core;
+mod eventfd;
+mod inbound;
+pub mod local;
+mod session;
+pub mod thread;
+
+pub use command::{
+    Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, TRACKS_MAX, TrackReport, TrackSetup, Transport,
+};
+pub use core::{CoreConfig, EngineCore, Turn};
+pub use thread::{CoreFacts, CoreHandle, Overloaded, Parts, Poll, ThreadConfig, spawn};

@@ -1,0 +1,203 @@
+//! The pinned thread around an engine core, and the control core's handle of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use hugepages::ChunkPool;
+use pacing::Clock;
+use stack::host::Host;
+
+use super::command::{Command, Event};
+use super::core::{CoreConfig, EngineCore};
+use super::eventfd::EventFd;
+use crate::disks::Disk;
+
+/// Whether an idle core spins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Poll {
+    /// Spins always: the most punctual, one CPU at 100 %.
+    Busy,
+    /// Sleeps to the next deadline when there is nothing to do.
+    #[default]
+    Adaptive,
+}
+
+/// A sleep is at least this long, so that deadlines that lie close together are served by one wake-up. It bounds the lateness that
+/// adaptive polling adds, and at most 5,000 wake-ups per second are made.
+const QUANTUM_NS: u64 = 200_000;
+/// A sleep is at most this long.
+const IDLE_NS: u64 = 500_000_000;
+
+/// How the thread is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadConfig {
+    /// CPU to pin to.
+    pub cpu: Option<usize>,
+    /// Whether an idle core spins.
+    pub poll: Poll,
+    /// Sizes.
+    pub core: CoreConfig,
+    /// Commands that may wait; the control core is told to come back when there are more.
+    pub commands_max: usize,
+}
+
+/// What a core turned out to be, once it runs.
+#[derive(Clone, Debug)]
+pub struct CoreFacts {
+    /// CPU it is pinned to; `None` when pinning was refused or not asked for.
+    pub cpu: Option<usize>,
+    /// Its RTP and RTCP ports.
+    pub ports: (u16, u16),
+    /// How it reads files.
+    pub disk: String,
+    /// What pages its buffers lie on.
+    pub memory: String,
+    /// Buffers in all.
+    pub chunks: usize,
+    /// Bytes of a buffer.
+    pub chunk_bytes: usize,
+    /// Things that an operator should know (fall-backs taken).
+    pub notes: Vec<String>,
+}
+
+/// What a core's thread is made of; made on that thread, before it is pinned.
+pub struct Parts<H, D> {
+    /// The network.
+    pub host: H,
+    /// The disk.
+    pub disk: D,
+    /// The buffers.
+    pub pool: ChunkPool,
+    /// Things that an operator should know.
+    pub notes: Vec<String>,
+}
+
+/// The command queue is full: the core is overloaded, or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine core takes no commands at the moment")]
+pub struct Overloaded;
+
+/// The control core's handle of an engine core.
+#[derive(Debug)]
+pub struct CoreHandle<S, F> {
+    commands: Sender<Command<S, F>>,
+    events: Receiver<Event<F>>,
+    wake: Arc<EventFd>,
+    asleep: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    facts: CoreFacts,
+}
+
+impl<S, F> CoreHandle<S, F> {
+    /// Queues a command, and wakes the core if it sleeps.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; the command is dropped.
+    pub fn send(&self, command: Command<S, F>) -> Result<(), Overloaded> {
+        self.commands.try_send(command).map_err(|_| Overloaded)?;
+        // Pairs with the fence of the core: either it sees the command, or this sees that it sleeps.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.wake.notify();
+        }
+        Ok(())
+    }
+
+    /// What the core tells. Must be read all the time.
+    pub fn events(&self) -> &Receiver<Event<F>> {
+        &self.events
+    }
+
+    /// What the core turned out to be.
+    pub fn facts(&self) -> &CoreFacts {
+        &self.facts
+    }
+
+    /// Has the thread ended?
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts an engine core. `make` runs on the new thread.
+///
+/// # Errors
+/// What `make` answers, or that the thread could not be started.
+pub fn spawn<H, D, C, M>(index: usize, config: ThreadConfig, clock: C, make: M) -> Result<CoreHandle<H::Stream, D::File>, String>
+where
+    H: Host + 'static,
+    D: Disk + 'static,
+    C: Clock + Send + 'static,
+    M: FnOnce() -> Result<Parts<H, D>, String> + Send + 'static,
+{
+    let (commands, commands_rx) = bounded(config.commands_max.max(64));
+    // Every command brings at most a reply and a box back, every session at most one end, and every track one box.
+    let events_max = 4 * config.commands_max + config.core.sessions_max as usize + config.core.tracks_max as usize + 64;
+    let (events_tx, events) = bounded(events_max);
+    let wake = Arc::new(EventFd::new().map_err(|e| format!("cannot make an eventfd: {e}"))?);
+    let asleep = Arc::new(AtomicBool::new(false));
+    let (facts_tx, facts_rx) = bounded(1);
+    let (core_wake, core_asleep) = (Arc::clone(&wake), Arc::clone(&asleep));
+    let body = move || {
+        let parts = match make() {
+            Ok(parts) => parts,
+            Err(why) => {
+                let _ = facts_tx.send(Err(why));
+                return;
+            }
+        };
+        // Pinned only now: threads that `make` started (disk readers) must not share this CPU.
+        let cpu = config.cpu.filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id }));
+        let facts = facts_of(&parts, cpu, config.cpu);
+        let mut core = EngineCore::new(config.core, clock, parts.host, parts.disk, parts.pool, commands_rx, events_tx);
+        if facts_tx.send(Ok(facts)).is_ok() {
+            run(&mut core, config.poll, &core_wake, &core_asleep);
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("engine-{index}"))
+        .spawn(body)
+        .map_err(|e| format!("cannot start the thread of engine core {index}: {e}"))?;
+    let facts = facts_rx.recv().map_err(|_| format!("engine core {index} ended while it started"))??;
+    Ok(CoreHandle { commands, events, wake, asleep, thread, facts })
+}
+
+fn facts_of<H: Host, D: Disk>(parts: &Parts<H, D>, cpu: Option<usize>, wanted: Option<usize>) -> CoreFacts {
+    let mut notes = parts.notes.clone();
+    if let (None, Some(wanted)) = (cpu, wanted) {
+        notes.push(format!("pinning to CPU {wanted} was refused; the kernel may move this engine core about"));
+    }
+    let port = |i: usize| parts.host.local_ports().get(i).copied().unwrap_or(0);
+    CoreFacts {
+        cpu,
+        ports: (port(0), port(1)),
+        disk: parts.disk.describe().to_owned(),
+        memory: parts.pool.backing().to_string(),
+        chunks: parts.pool.capacity(),
+        chunk_bytes: parts.pool.chunk_bytes(),
+        notes,
+    }
+}
+
+fn run<H: Host, D: Disk, C: Clock>(core: &mut EngineCore<H, D, C>, poll: Poll, wake: &EventFd, asleep: &AtomicBool) {
+    loop {
+        let turn = core.turn();
+        if turn.stopped {
+            return;
+        }
+        if poll == Poll::Busy {
+            std::hint::spin_loop();
+            continue;
+        }
+        let now_ns = core.clock().now_ns();
+        let sleep_ns = turn.next_ns.map_or(IDLE_NS, |at| at.saturating_sub(now_ns).clamp(QUANTUM_NS, IDLE_NS));
+        asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !core.has_commands() {
+            core.host_mut().wait(sleep_ns, wake.as_raw());
+        }
+        asleep.store(false, Ordering::Relaxed);
+    }
+}

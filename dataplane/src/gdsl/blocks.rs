@@ -1,0 +1,177 @@
+//! The blocks that are in memory or on their way there.
+//!
+//! A block is an aligned piece of a file, as long as a chunk. Links hold counted shares of blocks: two tracks of one title that need the
+//! same block share one read and one chunk, and so do two viewers who are close together (unless sharing is switched off). A block whose
+//! last share is given back frees its chunk at once, or, while its read is under way, when the read completes.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hugepages::{ChunkPool, Slice};
+
+use crate::disks::{DiskError, ReadDone, ReadRequest};
+
+/// What a block is a piece of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockKey {
+    /// Identity of the file as it was opened; equal numbers share blocks.
+    pub file: u64,
+    /// Byte offset in the file, a multiple of the block size.
+    pub offset: u64,
+}
+
+/// Names a block while somebody holds a share of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId(u32);
+
+/// How far a block is.
+#[derive(Debug)]
+pub enum BlockState {
+    /// Its read is under way.
+    Reading,
+    /// Its bytes are here.
+    Ready(Slice),
+    /// Its read failed.
+    Failed(DiskError),
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: BlockKey,
+    shares: u32,
+    state: BlockState,
+    /// A destination waits for it: first pair in a list through the pairs' own `next_waiter`.
+    waiters: Option<u32>,
+    in_use: bool,
+}
+
+/// A hasher for keys that are numbers already.
+#[derive(Default)]
+pub(crate) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u64(u64::from(b));
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        let x = (self.0.rotate_left(23) ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = x ^ (x >> 29);
+    }
+}
+
+/// The table of blocks of one engine core.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    pool: ChunkPool,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    by_key: HashMap<BlockKey, u32, BuildHasherDefault<Mix>>,
+}
+
+/// Result of [`Blocks::acquire`].
+pub(super) enum Acquired {
+    /// A share of a block that is here or on its way already.
+    Shared(BlockId),
+    /// A share of a new block; its read was put into the batch.
+    New(BlockId),
+    /// No chunk is free.
+    NoChunk,
+}
+
+impl Blocks {
+    pub(super) fn new(pool: ChunkPool) -> Self {
+        let count = pool.capacity();
+        let empty = || Entry { key: BlockKey { file: 0, offset: 0 }, shares: 0, state: BlockState::Reading, waiters: None, in_use: false };
+        // Failed blocks keep an entry without a chunk until their shares are given back, hence twice the number of chunks.
+        let entries: Vec<Entry> = (0..2 * count).map(|_| empty()).collect();
+        let free = (0..entries.len() as u32).rev().collect();
+        Self { pool, entries, free, by_key: HashMap::with_capacity_and_hasher(4 * count, BuildHasherDefault::default()) }
+    }
+
+    pub(super) fn pool(&self) -> &ChunkPool {
+        &self.pool
+    }
+
+    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize, reads: &mut VecDeque<ReadRequest<F>>) -> Acquired {
+        if let Some(&index) = self.by_key.get(&key)
+            && let Some(entry) = self.entries.get_mut(index as usize)
+        {
+            entry.shares += 1;
+            return Acquired::Shared(BlockId(index));
+        }
+        let Some(&index) = self.free.last() else { return Acquired::NoChunk };
+        let Some(entry) = self.entries.get_mut(index as usize) else { return Acquired::NoChunk };
+        let Some(chunk) = self.pool.take() else { return Acquired::NoChunk };
+        self.free.pop();
+        *entry = Entry { key, shares: 1, state: BlockState::Reading, waiters: None, in_use: true };
+        self.by_key.insert(key, index);
+        reads.push_back(ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk });
+        Acquired::New(BlockId(index))
+    }
+
+    pub(super) fn state(&self, id: BlockId) -> &BlockState {
+        match self.entries.get(id.0 as usize) {
+            Some(entry) => &entry.state,
+            None => &BlockState::Reading,
+        }
+    }
+
+    /// Gives one share back.
+    pub(super) fn release(&mut self, id: BlockId) {
+        let Some(entry) = self.entries.get_mut(id.0 as usize) else { return };
+        entry.shares = entry.shares.saturating_sub(1);
+        if entry.shares == 0 && !matches!(entry.state, BlockState::Reading) {
+            self.forget(id.0);
+        }
+    }
+
+    /// Takes a finished read in. The answer is the first pair that waits for the block.
+    pub(super) fn complete(&mut self, done: ReadDone) -> Option<u32> {
+        let index = u32::try_from(done.tag).ok()?;
+        let entry = self.entries.get_mut(index as usize).filter(|e| e.in_use)?;
+        match done.result {
+            Ok(bytes) => entry.state = BlockState::Ready(done.chunk.freeze(bytes)),
+            Err(error) => {
+                entry.state = BlockState::Failed(error);
+                // Whoever asks from now on gets a fresh try.
+                self.by_key.remove(&entry.key);
+            }
+        }
+        let waiters = entry.waiters.take();
+        if entry.shares == 0 {
+            self.forget(index);
+        }
+        waiters
+    }
+
+    pub(super) fn first_waiter(&self, id: BlockId) -> Option<u32> {
+        self.entries.get(id.0 as usize)?.waiters
+    }
+
+    pub(super) fn set_first_waiter(&mut self, id: BlockId, pair: Option<u32>) {
+        if let Some(entry) = self.entries.get_mut(id.0 as usize) {
+            entry.waiters = pair;
+        }
+    }
+
+    /// Puts `pair` at the head of the block's list of waiters; the answer is the one that was there.
+    pub(super) fn wait(&mut self, id: BlockId, pair: u32) -> Option<u32> {
+        self.entries.get_mut(id.0 as usize)?.waiters.replace(pair)
+    }
+
+    fn forget(&mut self, index: u32) {
+        let Some(entry) = self.entries.get_mut(index as usize) else { return };
+        if self.by_key.get(&entry.key) == Some(&index) {
+            self.by_key.remove(&entry.key);
+        }
+        entry.state = BlockState::Reading;
+        entry.in_use = false;
+        entry.waiters = None;
+        self.free.push(index);
+    }
+}

@@ -1,0 +1,414 @@
+//! The executor: one cycle upcalls who is due, issues their I/O in one batch and reaps completions.
+
+use std::collections::VecDeque;
+
+use hugepages::ChunkPool;
+use pacing::{Clock, Wheel};
+use stack::host::Host;
+
+use super::blocks::{BlockId, BlockState, Blocks};
+use super::io::{IoBatch, Outcome, SendLog};
+use super::stats::Lateness;
+use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
+use crate::disks::{Disk, ReadDone, ReadRequest};
+
+/// Most packets that one upcall may send; the log of a cycle keeps this much slack.
+pub const PACKETS_PER_UPCALL_MAX: usize = 32;
+
+/// Sizes of an executor, all fixed at start.
+#[derive(Clone, Copy, Debug)]
+pub struct GdslConfig {
+    /// Pairs of peers at once.
+    pub pairs_max: u32,
+    /// Resolution of the deadline wheel, nanoseconds.
+    pub tick_ns: u64,
+    /// Upcalls in one cycle; the rest is carried over.
+    pub upcalls_per_cycle: u32,
+    /// Frames that the host can queue.
+    pub host_frames: usize,
+}
+
+impl Default for GdslConfig {
+    fn default() -> Self {
+        Self { pairs_max: 1024, tick_ns: 20_000, upcalls_per_cycle: 512, host_frames: 1024 }
+    }
+}
+
+/// Counters of an executor since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GdslCounters {
+    /// Packets with a due time that were queued.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets that the host could not send for good.
+    pub tx_failed: u64,
+    /// Blocks read.
+    pub reads_issued: u64,
+    /// Blocks that were in memory, or on their way, when they were asked for.
+    pub reads_shared: u64,
+    /// Times that no buffer was free when a block was asked for.
+    pub chunk_shortages: u64,
+    /// Upcalls.
+    pub upcalls: u64,
+    /// Cycles that ended with peers still due.
+    pub carried_over: u64,
+}
+
+/// What a cycle did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// Anything at all happened.
+    pub worked: bool,
+    /// When the next cycle is needed; `None` when nothing is scheduled or under way.
+    pub next_ns: Option<u64>,
+}
+
+struct Slot<S, T> {
+    generation: u32,
+    pair: Option<Box<Pair<S, T>>>,
+    /// The next pair that waits for the same block.
+    next_waiter: Option<u32>,
+    waiting_on: Option<BlockId>,
+    waits_for_entry: bool,
+}
+
+/// How soon to look again while reads are under way or the layer below is full.
+const RETRY_NS: u64 = 100_000;
+
+/// The executor of one engine core.
+pub struct Gdsl<H: Host, D: Disk, S, T> {
+    config: GdslConfig,
+    host: H,
+    disk: D,
+    blocks: Blocks,
+    slots: Vec<Slot<S, T>>,
+    free: Vec<u32>,
+    wheels: [Wheel; 2],
+    reads: VecDeque<ReadRequest<D::File>>,
+    done: Vec<ReadDone>,
+    log: SendLog,
+    counters: GdslCounters,
+    outcomes: Vec<(PairId, Outcome)>,
+}
+
+impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
+    /// An executor over `host` and `disk`, whose buffers are the chunks of `pool`. All tables are allocated here.
+    pub fn new(config: GdslConfig, host: H, disk: D, pool: ChunkPool, start_ns: u64) -> Self {
+        let pairs = config.pairs_max as usize;
+        let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * PACKETS_PER_UPCALL_MAX;
+        let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
+        let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
+        Self {
+            slots: (0..pairs).map(|_| slot()).collect(),
+            free: (0..config.pairs_max).rev().collect(),
+            wheels: [wheel(), wheel()],
+            reads: VecDeque::with_capacity(pool.capacity()),
+            done: Vec::with_capacity(64),
+            log: SendLog::new(config.host_frames.max(64), per_cycle),
+            counters: GdslCounters::default(),
+            outcomes: Vec::with_capacity(2 * pairs),
+            blocks: Blocks::new(pool),
+            config,
+            host,
+            disk,
+        }
+    }
+
+    /// Adds a pair; both modules sleep until they are woken.
+    ///
+    /// # Errors
+    /// Gives the pair back when the table is full.
+    pub fn add(&mut self, pair: Box<Pair<S, T>>) -> Result<PairId, Box<Pair<S, T>>> {
+        let Some(index) = self.free.pop() else { return Err(pair) };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return Err(pair) };
+        slot.pair = Some(pair);
+        Ok(PairId { index, generation: slot.generation })
+    }
+
+    /// Takes a pair out, with an empty link.
+    pub fn remove(&mut self, id: PairId) -> Option<Box<Pair<S, T>>> {
+        self.clear_link(id);
+        let pair = self.slot(id)?.pair.take()?;
+        self.sleep(id.index, pair.class);
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        Some(pair)
+    }
+
+    /// Empties the pair's link; reads under way go on and are dropped when they arrive. Both modules sleep until they are woken.
+    pub fn clear_link(&mut self, id: PairId) {
+        if self.slot(id).is_none() {
+            return;
+        }
+        self.stop_waiting(id.index);
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        slot.waits_for_entry = false;
+        let Some(pair) = slot.pair.as_mut() else { return };
+        pair.link.source_waits = false;
+        while let Some((_, block)) = pair.link.pop() {
+            self.blocks.release(block);
+        }
+        let class = pair.class;
+        self.sleep(id.index, class);
+    }
+
+    /// Upcalls one end of the pair at `at_ns`, whatever it was waiting for.
+    pub fn wake(&mut self, id: PairId, end: End, at_ns: u64) {
+        if let Some(class) = self.slot(id).and_then(|s| s.pair.as_ref()).map(|p| p.class) {
+            self.wheels[class as usize].schedule(key(id.index, end), at_ns);
+        }
+    }
+
+    /// Puts one end of the pair to sleep until it is woken.
+    pub fn hold(&mut self, id: PairId, end: End) {
+        if let Some(class) = self.slot(id).and_then(|s| s.pair.as_ref()).map(|p| p.class) {
+            self.wheels[class as usize].cancel(key(id.index, end));
+            if end == End::Destination {
+                self.stop_waiting(id.index);
+                if let Some(slot) = self.slots.get_mut(id.index as usize) {
+                    slot.waits_for_entry = false;
+                }
+            }
+        }
+    }
+
+    /// The pair's modules.
+    pub fn pair_mut(&mut self, id: PairId) -> Option<&mut Pair<S, T>> {
+        self.slot(id)?.pair.as_deref_mut()
+    }
+
+    /// The block at the front of the pair's link has arrived (or failed); also true when there is nothing to wait for.
+    pub fn front_arrived(&mut self, id: PairId) -> bool {
+        let Some(pair) = self.slot(id).and_then(|s| s.pair.as_deref()) else { return true };
+        let front = pair.link.get(0);
+        front.is_some_and(|(_, block)| !matches!(self.blocks.state(block), BlockState::Reading))
+    }
+
+    /// The host.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// The host, for what is not a packet of a pair.
+    pub fn host_mut(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The buffers.
+    pub fn pool(&self) -> &ChunkPool {
+        self.blocks.pool()
+    }
+
+    /// Counters since start.
+    pub fn counters(&self) -> GdslCounters {
+        self.counters
+    }
+
+    /// Lateness of all packets since start.
+    pub fn lateness(&self) -> &Lateness {
+        &self.log.lateness
+    }
+
+    /// Deliveries that came to an end since this was last asked, one at a time.
+    pub fn next_outcome(&mut self) -> Option<(PairId, Outcome)> {
+        self.outcomes.pop()
+    }
+
+    /// Issues I/O on behalf of the pair outside of an upcall (a last RTCP packet); it goes out with the next flush.
+    pub fn with_io<R>(&mut self, id: PairId, clock: &dyn Clock, f: impl FnOnce(&mut T, &mut IoBatch<'_, H, D>) -> R) -> Option<R> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation)?;
+        let pair = slot.pair.as_deref_mut()?;
+        let mut io = IoBatch {
+            pair: id,
+            host: &mut self.host,
+            clock,
+            blocks: &mut self.blocks,
+            link: &mut pair.link,
+            reads: &mut self.reads,
+            log: &mut self.log,
+            counters: &mut self.counters,
+            outcomes: &mut self.outcomes,
+            popped: false,
+        };
+        Some(f(&mut pair.destination, &mut io))
+    }
+
+    /// One cycle.
+    pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
+        let now_ns = clock.now_ns();
+        let mut worked = self.reap(now_ns);
+        let mut upcalls = 0;
+        for class in [Class::Guaranteed, Class::BestEffort] {
+            while let Some(due) = self.wheels[class as usize].next_due_ns() {
+                if due > now_ns {
+                    break;
+                }
+                if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(PACKETS_PER_UPCALL_MAX) {
+                    self.counters.carried_over += 1;
+                    break;
+                }
+                let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
+                self.upcall(key, now_ns, clock);
+                upcalls += 1;
+            }
+        }
+        worked |= upcalls > 0;
+        self.counters.upcalls += u64::from(upcalls);
+        if !self.reads.is_empty() {
+            self.disk.submit(now_ns, &mut self.reads);
+        }
+        if self.host.queued() > 0 {
+            self.log.flush(&mut self.host, clock, &mut self.counters);
+            worked = true;
+        }
+        self.log.flush_streams(&mut self.host, clock);
+        self.count_lateness();
+        Cycle { worked, next_ns: self.next_ns(now_ns) }
+    }
+
+    fn next_ns(&self, now_ns: u64) -> Option<u64> {
+        let wheels = self.wheels.iter().filter_map(Wheel::next_due_ns).min();
+        let pending = !self.reads.is_empty() || self.disk.in_flight() > 0 || self.host.queued() > 0;
+        let retry = pending.then_some(now_ns + RETRY_NS);
+        match (wheels, retry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn reap(&mut self, now_ns: u64) -> bool {
+        if self.disk.in_flight() == 0 {
+            return false;
+        }
+        let mut done = std::mem::take(&mut self.done);
+        self.disk.reap(now_ns, &mut done);
+        let any = !done.is_empty();
+        for read in done.drain(..) {
+            let mut waiter = self.blocks.complete(read);
+            while let Some(index) = waiter {
+                let Some(slot) = self.slots.get_mut(index as usize) else { break };
+                waiter = slot.next_waiter.take();
+                slot.waiting_on = None;
+                if let Some(pair) = &slot.pair {
+                    self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
+                }
+            }
+        }
+        self.done = done;
+        any
+    }
+
+    fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
+        let (index, end) = (wheel_key >> 1, if wheel_key & 1 == 0 { End::Source } else { End::Destination });
+        if end == End::Destination {
+            self.stop_waiting(index);
+        }
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(pair) = slot.pair.as_deref_mut() else { return };
+        let class = pair.class;
+        let mut io = IoBatch {
+            pair: PairId { index, generation: slot.generation },
+            host: &mut self.host,
+            clock,
+            blocks: &mut self.blocks,
+            link: &mut pair.link,
+            reads: &mut self.reads,
+            log: &mut self.log,
+            counters: &mut self.counters,
+            outcomes: &mut self.outcomes,
+            popped: false,
+        };
+        let next = match end {
+            End::Source => pair.source.upcall(now_ns, &mut io),
+            End::Destination => pair.destination.upcall(now_ns, &mut io),
+        };
+        let popped = io.popped;
+        let wheel = &mut self.wheels[class as usize];
+        if let NextUpcall::At(at_ns) | NextUpcall::OnLinkOrAt(at_ns) = next {
+            wheel.schedule(wheel_key, at_ns);
+        }
+        let on_link = matches!(next, NextUpcall::OnLink | NextUpcall::OnLinkOrAt(_));
+        match end {
+            End::Source => {
+                pair.link.source_waits = on_link;
+                if slot.waits_for_entry && !pair.link.is_empty() {
+                    slot.waits_for_entry = false;
+                    wheel.schedule(key(index, End::Destination), now_ns);
+                }
+            }
+            End::Destination => {
+                if popped && pair.link.source_waits {
+                    pair.link.source_waits = false;
+                    wheel.schedule(key(index, End::Source), now_ns);
+                }
+                if on_link {
+                    self.wait_for_link(index);
+                }
+            }
+        }
+    }
+
+    /// The destination waits for the first block of its link that is not here yet, or for a block to enter.
+    fn wait_for_link(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(pair) = slot.pair.as_deref() else { return };
+        let first_reading = (0..pair.link.len())
+            .filter_map(|i| pair.link.get(i))
+            .find(|&(_, block)| matches!(self.blocks.state(block), BlockState::Reading));
+        match first_reading {
+            Some((_, block)) => {
+                slot.waiting_on = Some(block);
+                slot.next_waiter = self.blocks.wait(block, index);
+            }
+            None => slot.waits_for_entry = true,
+        }
+    }
+
+    /// Takes the pair out of the list of those that wait for a block.
+    fn stop_waiting(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(block) = slot.waiting_on.take() else { return };
+        let after = slot.next_waiter.take();
+        let mut at = self.blocks.first_waiter(block);
+        if at == Some(index) {
+            self.blocks.set_first_waiter(block, after);
+            return;
+        }
+        while let Some(i) = at {
+            let Some(slot) = self.slots.get_mut(i as usize) else { return };
+            if slot.next_waiter == Some(index) {
+                slot.next_waiter = after;
+                return;
+            }
+            at = slot.next_waiter;
+        }
+    }
+
+    fn sleep(&mut self, index: u32, class: Class) {
+        self.wheels[class as usize].cancel(key(index, End::Source));
+        self.wheels[class as usize].cancel(key(index, End::Destination));
+    }
+
+    fn slot(&mut self, id: PairId) -> Option<&mut Slot<S, T>> {
+        self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation && s.pair.is_some())
+    }
+
+    fn count_lateness(&mut self) {
+        for (index, lateness_ns) in self.log.sent.drain(..) {
+            if let Some(pair) = self.slots.get_mut(index as usize).and_then(|s| s.pair.as_deref_mut()) {
+                pair.lateness.record_ns(lateness_ns);
+            }
+        }
+    }
+}
+
+fn key(index: u32, end: End) -> u32 {
+    index << 1 | u32::from(end == End::Destination)
+}

@@ -1,0 +1,237 @@
+//! What an I/O issue module sees of the world during an upcall.
+
+use std::collections::VecDeque;
+
+use pacing::Clock;
+use stack::host::{FlowId, Host, StreamError, StreamId};
+
+use super::PairId;
+use super::blocks::{Acquired, BlockKey, BlockState, Blocks};
+use super::executor::GdslCounters;
+use super::link::Link;
+use super::stats::Lateness;
+use crate::disks::{Disk, ReadRequest};
+
+/// A packet without a due time (RTCP): sent with the batch, counted, but not measured.
+const UNTIMED: u64 = u64::MAX;
+
+/// Result of [`IoBatch::read`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadIssue {
+    /// The block entered the link.
+    Issued,
+    /// The link is full; return `NextUpcall::OnLink`.
+    NoRoom,
+    /// No buffer is free at the moment; try again a little later.
+    NoChunk,
+}
+
+/// How a delivery came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All that was asked for was sent.
+    Ended,
+    /// It cannot go on.
+    Failed(&'static str),
+}
+
+/// Packets handed to the host in this cycle, until the host has handed them on.
+#[derive(Debug)]
+pub(super) struct SendLog {
+    /// Pair and due time of each frame queued in the host, in commit order.
+    frames: VecDeque<(u32, u64)>,
+    /// Pair and due time of what was queued on byte streams since the last flush.
+    streamed: Vec<(u32, u64)>,
+    /// Pair and lateness of what was handed on in this cycle.
+    pub(super) sent: Vec<(u32, u64)>,
+    /// Lateness of all packets of this core.
+    pub(super) lateness: Lateness,
+}
+
+impl SendLog {
+    pub(super) fn new(frames: usize, per_cycle: usize) -> Self {
+        Self {
+            frames: VecDeque::with_capacity(frames),
+            streamed: Vec::with_capacity(per_cycle),
+            sent: Vec::with_capacity(per_cycle),
+            lateness: Lateness::new(),
+        }
+    }
+
+    /// No more than `slack` further packets fit into this cycle's log.
+    pub(super) fn nearly_full(&self, slack: usize) -> bool {
+        self.sent.capacity().saturating_sub(self.sent.len() + self.frames.len() + self.streamed.len()) <= slack
+    }
+
+    fn stamp(&mut self, pair: u32, due_ns: u64, at_ns: u64) {
+        if due_ns == UNTIMED {
+            return;
+        }
+        let lateness_ns = at_ns.saturating_sub(due_ns);
+        self.lateness.record_ns(lateness_ns);
+        if self.sent.len() < self.sent.capacity() {
+            self.sent.push((pair, lateness_ns));
+        }
+    }
+
+    pub(super) fn flush<H: Host>(&mut self, host: &mut H, clock: &dyn Clock, counters: &mut GdslCounters) {
+        let flushed = host.flush(clock.now_ns());
+        counters.tx_failed += u64::from(flushed.failed);
+        let at_ns = clock.now_ns();
+        for _ in 0..flushed.done {
+            let Some((pair, due_ns)) = self.frames.pop_front() else { break };
+            self.stamp(pair, due_ns, at_ns);
+        }
+    }
+
+    pub(super) fn flush_streams<H: Host>(&mut self, host: &mut H, clock: &dyn Clock) {
+        host.flush_streams(clock.now_ns());
+        if self.streamed.is_empty() {
+            return;
+        }
+        let at_ns = clock.now_ns();
+        let mut streamed = std::mem::take(&mut self.streamed);
+        for &(pair, due_ns) in &streamed {
+            self.stamp(pair, due_ns, at_ns);
+        }
+        streamed.clear();
+        self.streamed = streamed;
+    }
+}
+
+/// The I/O of one turn, as far as one module may reach it.
+pub struct IoBatch<'a, H: Host, D: Disk> {
+    pub(super) pair: PairId,
+    pub(super) host: &'a mut H,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) blocks: &'a mut Blocks,
+    pub(super) link: &'a mut Link,
+    pub(super) reads: &'a mut VecDeque<ReadRequest<D::File>>,
+    pub(super) log: &'a mut SendLog,
+    pub(super) counters: &'a mut GdslCounters,
+    pub(super) outcomes: &'a mut Vec<(PairId, Outcome)>,
+    pub(super) popped: bool,
+}
+
+impl<H: Host, D: Disk> IoBatch<'_, H, D> {
+    /// Bytes of a block; block offsets are multiples of it.
+    pub fn block_bytes(&self) -> usize {
+        self.blocks.pool().chunk_bytes()
+    }
+
+    /// Wall-clock time at the monotonic time `at_ns`, for sender reports.
+    pub fn unix_ns_at(&self, at_ns: u64) -> u64 {
+        self.clock.unix_ns_at(at_ns)
+    }
+
+    /// Blocks that may still enter the link.
+    pub fn room(&self) -> usize {
+        self.link.room()
+    }
+
+    /// Puts the block at `offset` of `file` at the end of the link, reading it unless it is in memory already.
+    pub fn read(&mut self, file: &D::File, file_key: u64, offset: u64) -> ReadIssue {
+        if self.link.room() == 0 {
+            return ReadIssue::NoRoom;
+        }
+        let key = BlockKey { file: file_key, offset };
+        let len = self.blocks.pool().chunk_bytes();
+        let block = match self.blocks.acquire(key, file, len, self.reads) {
+            Acquired::New(block) => {
+                self.counters.reads_issued += 1;
+                block
+            }
+            Acquired::Shared(block) => {
+                self.counters.reads_shared += 1;
+                block
+            }
+            Acquired::NoChunk => {
+                self.counters.chunk_shortages += 1;
+                return ReadIssue::NoChunk;
+            }
+        };
+        self.link.push(offset, block);
+        ReadIssue::Issued
+    }
+
+    /// File offset and state of the block at place `i` of the link.
+    pub fn block(&self, i: usize) -> Option<(u64, &BlockState)> {
+        self.link.get(i).map(|(offset, block)| (offset, self.blocks.state(block)))
+    }
+
+    /// Takes the block at the front of the link out.
+    pub fn pop(&mut self) {
+        if let Some((_, block)) = self.link.pop() {
+            self.blocks.release(block);
+            self.popped = true;
+        }
+    }
+
+    /// A transmit frame for `flow` together with the blocks to fill it from; `None` when the layer below takes no more at the moment.
+    pub fn frame(&mut self, flow: FlowId) -> Option<(&mut [u8], LinkView<'_>)> {
+        if self.host.datagram(flow).is_none() {
+            if self.host.queued() == 0 {
+                return None;
+            }
+            self.log.flush(self.host, self.clock, self.counters);
+        }
+        let view = LinkView { link: self.link, blocks: self.blocks };
+        self.host.datagram(flow).map(|frame| (frame, view))
+    }
+
+    /// The blocks of the link, for a module that fills a buffer of its own.
+    pub fn view(&self) -> LinkView<'_> {
+        LinkView { link: self.link, blocks: self.blocks }
+    }
+
+    /// Queues the frame with `len` bytes that was due at `due_ns`.
+    pub fn commit(&mut self, len: usize, due_ns: u64) {
+        self.host.commit(len);
+        self.log.frames.push_back((self.pair.index, due_ns));
+        self.counters.packets += 1;
+        self.counters.bytes += len as u64;
+    }
+
+    /// Queues the frame with `len` bytes that has no due time.
+    pub fn commit_untimed(&mut self, len: usize) {
+        self.host.commit(len);
+        self.log.frames.push_back((self.pair.index, UNTIMED));
+    }
+
+    /// Queues `parts`, all or nothing, on a byte stream; `due_ns` is `None` for what has no due time.
+    ///
+    /// # Errors
+    /// Those of [`Host::stream_send`].
+    pub fn stream_send(&mut self, stream: StreamId, parts: &[&[u8]], due_ns: Option<u64>) -> Result<(), StreamError> {
+        self.host.stream_send(stream, parts)?;
+        if let Some(due_ns) = due_ns {
+            self.counters.packets += 1;
+            self.counters.bytes += parts.iter().map(|p| p.len() as u64).sum::<u64>();
+            if self.log.streamed.len() < self.log.streamed.capacity() {
+                self.log.streamed.push((self.pair.index, due_ns));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whoever drives the executor how this delivery ended.
+    pub fn finish(&mut self, outcome: Outcome) {
+        if self.outcomes.len() < self.outcomes.capacity() {
+            self.outcomes.push((self.pair, outcome));
+        }
+    }
+}
+
+/// Read access to the blocks of a link.
+#[derive(Clone, Copy)]
+pub struct LinkView<'a> {
+    link: &'a Link,
+    blocks: &'a Blocks,
+}
+
+impl<'a> LinkView<'a> {
+    /// File offset and state of the block at place `i` of the link.
+    pub fn block(&self, i: usize) -> Option<(u64, &'a BlockState)> {
+        self.link.get(i).map(|(offset, block)| (offset, self.blocks.state(block)))
+    }
+}

@@ -1,0 +1,40 @@
+//! What GStreamer's `rtspsrc` receives.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Outcome, run};
+
+/// Receives the video (H.264 or H.265, as Annex B) and, where there is a file for it, the audio (AAC as ADTS) of `url`.
+///
+/// # Errors
+/// When `gst-launch-1.0` cannot be started.
+pub fn receive(url: &str, protocols: &str, h265: bool, video: &Path, audio: Option<&Path>, limit: Duration) -> std::io::Result<Outcome> {
+    let (depay, parse, caps) =
+        if h265 { ("rtph265depay", "h265parse", "video/x-h265") } else { ("rtph264depay", "h264parse", "video/x-h264") };
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["-q", "rtspsrc", "name=s", &format!("location={url}"), &format!("protocols={protocols}"), "latency=500"]);
+    command.args(["s.", "!", "application/x-rtp,media=video", "!", "queue", "!", depay, "!", parse, "!"]);
+    command.args([&format!("{caps},stream-format=byte-stream,alignment=au"), "!", "filesink", "sync=false"]);
+    command.arg(format!("location={}", video.display()));
+    if let Some(audio) = audio {
+        command.args(["s.", "!", "application/x-rtp,media=audio", "!", "queue", "!", "rtpmp4gdepay", "!", "aacparse", "!"]);
+        command.args(["audio/mpeg,stream-format=adts", "!", "filesink", "sync=false"]);
+        command.arg(format!("location={}", audio.display()));
+    }
+    run(&mut command, limit)
+}
+
+/// Plays `url` into sinks that decode and keep time but show nothing.
+///
+/// # Errors
+/// When `gst-launch-1.0` cannot be started.
+pub fn decode(url: &str, protocols: &str, limit: Duration) -> std::io::Result<Outcome> {
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["-q", "uridecodebin", "name=d", &format!("uri={url}"), "source::latency=300"]);
+    command.arg(format!("source::protocols={protocols}"));
+    command.args(["d.", "!", "video/x-raw", "!", "queue", "!", "fakesink", "sync=true"]);
+    command.args(["d.", "!", "audio/x-raw", "!", "queue", "!", "fakesink", "sync=true"]);
+    run(&mut command, limit)
+}
