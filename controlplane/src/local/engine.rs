@@ -207,7 +207,7 @@ impl Engine for LocalEngine {
     async fn create_session(&self, path: &str, client: SocketAddr) -> Result<SessionCreated, EngineError> {
         let media = self.look_up(path).await?;
         let id = SessionId(self.new_id());
-        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client, Arc::clone(&media))));
+        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client)));
         Ok(SessionCreated { session: id, media })
     }
 

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::media::MediaDescription;
-
 use super::core::{Core, Reservation};
 use super::titles::Playable;
 use crate::engine::{SessionState, TrackTransport};
@@ -13,7 +11,6 @@ use crate::engine::{SessionState, TrackTransport};
 pub(super) struct Session {
     pub(super) path: String,
     pub(super) client: SocketAddr,
-    pub(super) media: Arc<MediaDescription>,
     inner: Mutex<Inner>,
     /// Set-ups, starts and stops of one session are carried out one after the other.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -57,8 +54,8 @@ impl Life {
 }
 
 impl Session {
-    pub(super) fn new(path: &str, client: SocketAddr, media: Arc<MediaDescription>) -> Self {
-        Self { path: path.to_owned(), client, media, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    pub(super) fn new(path: &str, client: SocketAddr) -> Self {
+        Self { path: path.to_owned(), client, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

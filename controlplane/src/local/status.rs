@@ -100,7 +100,7 @@ pub(super) async fn session_status(id: SessionId, session: &Session) -> Result<S
     };
     let Some(core) = core else { return Ok(status) };
     match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await {
-        Ok(Reply::Session(report)) => fill(&mut status, &report, session),
+        Ok(Reply::Session(report)) => fill(&mut status, &report),
         // Between the reservation and the first set-up the engine core does not know it yet.
         Err(EngineError::NoSession) if status.state == SessionState::Ready => {}
         Ok(_) => return Err(EngineError::NoSession),
@@ -109,26 +109,25 @@ pub(super) async fn session_status(id: SessionId, session: &Session) -> Result<S
     Ok(status)
 }
 
-fn fill(status: &mut SessionStatus, report: &SessionReport, session: &Session) {
+fn fill(status: &mut SessionStatus, report: &SessionReport) {
     status.position_ns = report.position_ns;
     status.last_rtcp_age_ns = report.last_rtcp_age_ns;
     status.lateness = summary(report.lateness.snapshot());
     let tracks = report.tracks.iter().take(report.count);
     status.file_offset = tracks.clone().map(|t| t.sent.file_offset).max().unwrap_or(0);
-    status.tracks = tracks.map(|track| track_status(track, session)).collect();
+    status.tracks = tracks.map(track_status).collect();
 }
 
-fn track_status(track: &TrackReport, session: &Session) -> TrackStatus {
-    let clock_rate = session.media.tracks.iter().find(|t| t.id == track.track_id).map_or(90_000, |t| t.clock_rate);
-    let client = &track.client;
+fn track_status(track: &TrackReport) -> TrackStatus {
+    let reception = track.reception;
     TrackStatus {
         track_id: track.track_id,
         ssrc: track.ssrc,
         packets: track.sent.packets,
         payload_bytes: track.sent.payload_bytes,
-        rr_lost: i64::from(client.lost),
-        rr_fraction_lost: f64::from(client.fraction_lost) / 256.0,
-        rr_jitter_us: u64::from(client.jitter) * 1_000_000 / u64::from(clock_rate.max(1)),
-        client_cname: client.cname(),
+        rr_lost: reception.map_or(0, |r| r.cumulative_lost.into()),
+        rr_fraction_lost: reception.map_or(0.0, |r| f64::from(r.fraction_lost) / 256.0),
+        rr_jitter_us: reception.map_or(0, |r| r.jitter_us),
+        client_cname: track.client_cname.clone(),
     }
 }

@@ -11,9 +11,8 @@ use crate::disks::Disk;
 use crate::gdsl::{BlockState, IoBatch, IssueModule, LinkView, NextUpcall, Outcome};
 use crate::media::{Sample, Title};
 use crate::payload::{Packetiser, Step};
-use crate::rtp::header::{HEADER_BYTES, HeaderTemplate};
-use crate::rtp::interleaved;
-use crate::rtp::sender::{RtcpSender, RtpMap};
+use crate::rtp::sender::REPORT_BYTES_MAX;
+use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
 
 /// Packets of one stream that may leave back to back.
 const BURST_PACKETS: u32 = 2;
@@ -23,8 +22,6 @@ const CATCH_UP_GAP_NS: u64 = 250_000;
 const STREAM_BURST_PACKETS: u32 = 16;
 /// How soon to look again when the layer below takes nothing.
 const BLOCKED_RETRY_NS: u64 = 1_000_000;
-/// Largest compound RTCP packet that is sent.
-const RTCP_BYTES_MAX: usize = 512;
 
 /// Where a track's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +95,16 @@ pub struct TrackSender {
     track: usize,
     config: TrackSenderConfig,
     packetiser: Packetiser,
-    template: HeaderTemplate,
     outlet: Option<Outlet>,
     timeline: Timeline,
     next: u32,
     end: u32,
     current: Option<Current>,
-    seq: u16,
     /// RTP time of presentation time 0 in this range, before wrapping.
     rtp_zero: u32,
     highest_rtp_ts: Option<u32>,
-    rtcp: RtcpSender,
+    rtp: RtpSender,
+    cname: Box<[u8]>,
     /// A packet that the byte stream did not take: its length in `scratch` and its due time.
     held_back: Option<(usize, u64)>,
     blocked_since_ns: Option<u64>,
@@ -120,24 +116,30 @@ pub struct TrackSender {
 impl TrackSender {
     /// A sender of the track at position `track` of `title`; its outlet is set by the engine core.
     pub fn new(title: Arc<Title>, track: usize, config: TrackSenderConfig, cname: &str) -> Option<Self> {
+        let setup = SenderSetup {
+            ssrc: config.ssrc,
+            payload_type: config.payload_type,
+            first_seq: config.seq,
+            clock_rate: config.clock_rate,
+            seed: config.seed,
+        };
         let packetiser = Packetiser::new(&title.tracks.get(track)?.codec, config.packet_bytes_max - HEADER_BYTES);
         Some(Self {
             title,
             track,
             packetiser,
-            template: HeaderTemplate::new(config.payload_type, config.ssrc),
             outlet: None,
             timeline: Timeline::default(),
             next: 0,
             end: 0,
             current: None,
-            seq: config.seq,
             rtp_zero: config.rtp_base,
             highest_rtp_ts: None,
-            rtcp: RtcpSender::new(config.ssrc, config.clock_rate, cname, config.seed),
+            rtp: RtpSender::new(setup),
+            cname: cname.as_bytes().into(),
             held_back: None,
             blocked_since_ns: None,
-            scratch: vec![0; config.packet_bytes_max.max(RTCP_BYTES_MAX)].into_boxed_slice(),
+            scratch: vec![0; config.packet_bytes_max].into_boxed_slice(),
             status: TrackSenderStatus::default(),
             over: false,
             config,
@@ -159,24 +161,19 @@ impl TrackSender {
         self.config.ssrc
     }
 
-    /// RTCP state: what the client reported.
-    pub fn rtcp(&self) -> &RtcpSender {
-        &self.rtcp
+    /// The RTP stream: what the client reported.
+    pub fn rtp(&self) -> &RtpSender {
+        &self.rtp
     }
 
-    /// RTCP state, to feed with what the client sent.
-    pub fn rtcp_mut(&mut self) -> &mut RtcpSender {
-        &mut self.rtcp
+    /// The RTP stream, to feed with what the client sent.
+    pub fn rtp_mut(&mut self) -> &mut RtpSender {
+        &mut self.rtp
     }
 
     /// Delivery state.
     pub fn status(&self) -> TrackSenderStatus {
         self.status
-    }
-
-    /// Sequence number of the next packet.
-    pub fn next_seq(&self) -> u16 {
-        self.seq
     }
 
     /// RTP time of the presentation time `pts_ns`.
@@ -203,6 +200,7 @@ impl TrackSender {
         self.timeline = Timeline { start_dts_ns, anchor_ns: None };
         (self.next, self.end) = (plan.first, plan.end);
         (self.current, self.held_back, self.over) = (None, None, false);
+        self.rtp.restart();
         self.blocked_since_ns = None;
     }
 
@@ -214,19 +212,23 @@ impl TrackSender {
 
     /// Writes a last report with BYE.
     pub fn send_bye<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) {
-        let map = self.rtp_map(now_ns, io);
-        let mut packet = [0; RTCP_BYTES_MAX];
-        let len = self.rtcp.write_bye(now_ns, map, &mut packet);
+        let (unix_ns, map) = self.time_map(now_ns, io);
+        let mut packet = [0; REPORT_BYTES_MAX];
+        let len = self.rtp.write_bye(now_ns, unix_ns, &map, &self.cname, b"", &mut packet).unwrap_or(0);
         self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
     }
 
-    fn rtp_map<H: Host, D: Disk>(&self, now_ns: u64, io: &IoBatch<'_, H, D>) -> RtpMap {
-        let rtp_ts = self.rtp_zero.wrapping_add(ns_to_rtp(self.timeline.dts_at(now_ns), self.config.clock_rate));
-        RtpMap { unix_ns: io.unix_ns_at(now_ns), rtp_ts }
+    fn time_map<H: Host, D: Disk>(&self, now_ns: u64, io: &IoBatch<'_, H, D>) -> (u64, TimeMap) {
+        let (unix_ns, clock_rate) = (io.unix_ns_at(now_ns), self.config.clock_rate);
+        let rtp_timestamp = self.rtp_zero.wrapping_add(ns_to_rtp(self.timeline.dts_at(now_ns), clock_rate));
+        (unix_ns, TimeMap { unix_ns, rtp_timestamp, clock_rate })
     }
 
     /// RTCP is sent when the layer below takes it at once, and otherwise not: the next report says the same.
     fn send_rtcp<H: Host, D: Disk>(&mut self, packet: &[u8], io: &mut IoBatch<'_, H, D>) {
+        if packet.is_empty() {
+            return;
+        }
         match self.outlet {
             Some(Outlet::Udp { rtcp, .. }) => {
                 let Some((frame, _)) = io.frame(rtcp) else { return };
@@ -244,12 +246,13 @@ impl TrackSender {
     }
 
     fn report_if_due<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) {
-        if self.status.packets > 0 && self.rtcp.next_report_ns() <= now_ns {
-            let map = self.rtp_map(now_ns, io);
-            let mut packet = [0; RTCP_BYTES_MAX];
-            let len = self.rtcp.write_report(now_ns, map, &mut packet);
-            self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
+        if self.rtp.next_report_ns().is_none_or(|at_ns| at_ns > now_ns) {
+            return;
         }
+        let (unix_ns, map) = self.time_map(now_ns, io);
+        let mut packet = [0; REPORT_BYTES_MAX];
+        let len = self.rtp.write_report(now_ns, unix_ns, &map, &self.cname, &mut packet).unwrap_or(0);
+        self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
     }
 
     /// Makes sure that there is a current sample; `None` at the end of the range.
@@ -290,23 +293,23 @@ impl TrackSender {
     }
 
     /// Packetises and sends one packet. `Ok(true)`: sent; `Ok(false)`: the sample is finished.
-    fn send_one<H: Host, D: Disk>(&mut self, due_ns: u64, io: &mut IoBatch<'_, H, D>) -> Result<bool, Blocked> {
+    fn send_one<H: Host, D: Disk>(&mut self, now_ns: u64, due_ns: u64, io: &mut IoBatch<'_, H, D>) -> Result<bool, Blocked> {
         let Some(mut current) = self.current else { return Ok(false) };
         match self.outlet {
             Some(Outlet::Udp { rtp, .. }) => {
                 let Some((frame, view)) = io.frame(rtp) else { return Err(Blocked::Host) };
-                let made = packetise(&mut self.packetiser, &mut current, view, frame, &self.template, self.seq)?;
+                let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, frame)?;
                 self.current = Some(current);
                 let Some(len) = made else { return Ok(false) };
                 io.commit(len, due_ns);
-                self.count(len, current.rtp_ts);
+                self.count(now_ns, len, current.rtp_ts);
             }
             Some(Outlet::Stream { stream, rtp_channel, .. }) => {
                 let len = match self.held_back {
                     Some((len, _)) => len,
                     None => {
                         let view = io.view();
-                        let made = packetise(&mut self.packetiser, &mut current, view, &mut self.scratch, &self.template, self.seq)?;
+                        let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, &mut self.scratch)?;
                         self.current = Some(current);
                         let Some(len) = made else { return Ok(false) };
                         self.held_back = Some((len, due_ns));
@@ -321,19 +324,18 @@ impl TrackSender {
                 })?;
                 self.held_back = None;
                 self.blocked_since_ns = None;
-                self.count(len, current.rtp_ts);
+                self.count(now_ns, len, current.rtp_ts);
             }
             None => return Err(Blocked::Failed("the track has no outlet")),
         }
         Ok(true)
     }
 
-    fn count(&mut self, packet_bytes: usize, rtp_ts: u32) {
+    fn count(&mut self, now_ns: u64, packet_bytes: usize, rtp_ts: u32) {
         let payload_bytes = packet_bytes.saturating_sub(HEADER_BYTES);
-        self.seq = self.seq.wrapping_add(1);
         self.status.packets += 1;
         self.status.payload_bytes += payload_bytes as u64;
-        self.rtcp.note_sent(payload_bytes);
+        self.rtp.note_sent(now_ns, payload_bytes);
         if self.highest_rtp_ts.is_none_or(|highest| (rtp_ts.wrapping_sub(highest) as i32) > 0) {
             self.highest_rtp_ts = Some(rtp_ts);
         }
@@ -403,7 +405,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             if current.taken < current.sample.size {
                 self.release_blocks(&current, io);
             }
-            match self.send_one(due_ns, io) {
+            match self.send_one(now_ns, due_ns, io) {
                 Ok(true) => {
                     sent += 1;
                     if sent == 1 {
@@ -450,11 +452,10 @@ enum Blocked {
 /// Writes the next RTP packet of the current sample into `frame`; `None` when the sample is finished.
 fn packetise(
     packetiser: &mut Packetiser,
+    rtp: &mut RtpSender,
     current: &mut Current,
     view: LinkView<'_>,
     frame: &mut [u8],
-    template: &HeaderTemplate,
-    seq: u16,
 ) -> Result<Option<usize>, Blocked> {
     let at = current.sample.offset + u64::from(current.taken);
     let mut bytes = LinkBytes::new(view, at, (current.sample.size - current.taken) as usize);
@@ -465,7 +466,7 @@ fn packetise(
     match step {
         Step::Packet(meta) => {
             let timestamp = current.rtp_ts.wrapping_add(meta.timestamp_offset);
-            header.copy_from_slice(&template.packet(meta.marker, seq, timestamp));
+            header.copy_from_slice(&rtp.header(meta.marker, timestamp));
             Ok(Some(HEADER_BYTES + meta.len))
         }
         Step::NeedData => Err(Blocked::Data),

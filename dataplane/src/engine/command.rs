@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::delivery::{StartPlan, TrackSender, TrackSenderStatus, TrackSource};
 use crate::disks::DiskCounters;
 use crate::gdsl::{GdslCounters, Lateness, Outcome, Pair};
+use crate::rtp::sender::Reception;
 use stack::host::HostCounters;
 
 /// Tracks of one session at most.
@@ -258,8 +259,10 @@ pub struct TrackReport {
     pub ssrc: u32,
     /// What was sent.
     pub sent: TrackSenderStatus,
-    /// What the client reported.
-    pub client: crate::rtp::sender::ClientReport,
+    /// What the client last reported.
+    pub reception: Option<Reception>,
+    /// CNAME of the client.
+    pub client_cname: Option<String>,
 }
 
 /// Delivery state of a session; made by the control core, filled in by the engine core.

@@ -207,7 +207,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             }
             if let (Some(pair), Some(entry)) = (self.gdsl.pair_mut(track.pair), tracks.get_mut(i)) {
                 let sender = &pair.destination;
-                *entry = StartedTrack { track_id: track.track_id, seq: sender.next_seq(), rtptime: sender.rtp_time_of(from_ns) };
+                *entry = StartedTrack { track_id: track.track_id, seq: sender.rtp().next_seq(), rtptime: sender.rtp_time_of(from_ns) };
                 count = i + 1;
             }
         }
@@ -325,7 +325,8 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             entry.track_id = track.track_id;
             entry.ssrc = track.ssrc;
             entry.sent = pair.destination.status();
-            entry.client = pair.destination.rtcp().client_report();
+            entry.reception = pair.destination.rtp().reception();
+            entry.client_cname = pair.destination.rtp().receiver_cname();
             report.lateness.add(&pair.lateness);
             report.count += 1;
         }

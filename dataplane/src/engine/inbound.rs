@@ -13,7 +13,7 @@ use super::control::RTCP_PORT;
 use super::core::EngineCore;
 use crate::delivery::Outlet;
 use crate::disks::Disk;
-use crate::rtp::rtcp::reported_ssrcs;
+use crate::rtp::rtcp::{Compound, Packet};
 
 /// Datagrams taken in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -133,11 +133,10 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     fn rtcp_of_track(&mut self, now_ns: u64, index: u32, place: u8, packet: &[u8]) {
-        let unix_ns = self.clock.unix_ns_at(now_ns);
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
         let Some(Some(track)) = session.tracks.get(usize::from(place)) else { return };
         let Some(pair) = self.gdsl.pair_mut(track.pair) else { return };
-        if pair.destination.rtcp_mut().receive(packet, unix_ns) {
+        if pair.destination.rtp_mut().receive(now_ns, packet).is_ok() {
             session.last_rtcp_ns = Some(now_ns);
         } else {
             self.rtcp_ignored += 1;
@@ -161,4 +160,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             _ => self.rtcp_ignored += 1,
         }
     }
+}
+
+/// The synchronisation sources that a compound packet reports on; none when it does not parse.
+fn reported_ssrcs(packet: &[u8]) -> impl Iterator<Item = u32> {
+    let packets = Compound::new_checked(packet).ok().into_iter().flat_map(|compound| compound.packets());
+    let reports = packets.filter_map(|packet| match packet {
+        Packet::SenderReport { reports, .. } | Packet::ReceiverReport { reports, .. } => Some(reports),
+        _ => None,
+    });
+    reports.flatten().map(|block| block.ssrc)
 }

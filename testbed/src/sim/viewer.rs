@@ -21,6 +21,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const READ_AHEAD_NS: u64 = 2 * SECOND_NS;
 const LINK_BLOCKS: usize = 16;
 const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
 const GOODBYE: u8 = 203;
 
 /// A command without its reply number.
@@ -81,7 +82,6 @@ pub(super) struct Viewer {
     awaited: Option<Prepared>,
     /// Time line of the session, from its first packet after each start.
     anchor_ns: Option<i64>,
-    byes_this_life: u64,
 }
 
 impl Viewer {
@@ -99,7 +99,6 @@ impl Viewer {
             inbox: Vec::new(),
             awaited: None,
             anchor_ns: None,
-            byes_this_life: 0,
         }
     }
 
@@ -141,7 +140,6 @@ impl Viewer {
         self.mood = Mood::Watching;
         self.title = rng.random_range(0..titles.len());
         report.sessions += 1;
-        self.byes_this_life = 0;
         let title = &titles[self.title];
         let session = self.index as u64 + self.lives * 1_000_000;
         let address = Ipv4Addr::new(10, 1, (self.index >> 8) as u8, self.index as u8);
@@ -313,6 +311,11 @@ impl Viewer {
         }
         match bytes.get(1) {
             Some(&SENDER_REPORT) => self.sender_report(track, at_ns, bytes, report),
+            // Nothing was sent for two intervals: then a receiver report leads the BYE (RFC 3550 6.4).
+            Some(&RECEIVER_REPORT) if has_goodbye(bytes) => {
+                report.byes += 1;
+                Ok(())
+            }
             other => Err(format!("viewer {index}: RTCP begins with packet type {other:?}")),
         }
     }
@@ -323,7 +326,6 @@ impl Viewer {
         report.sender_reports += 1;
         if has_goodbye(bytes) {
             report.byes += 1;
-            self.byes_this_life += 1;
             return Ok(());
         }
         let Some(anchor_ns) = self.anchor_ns else { return Ok(()) };
