@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use crate::load::sys::{page_bytes, tick_ns};
+
 /// A process's use so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUse {
@@ -12,17 +14,6 @@ pub struct ProcessUse {
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
-}
-
-fn tick_ns() -> u64 {
-    // SAFETY: sysconf takes no pointers.
-    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
-}
-
-fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes no pointers.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What process `pid` has used so far. The sum of run times in `schedstat` is exact where the kernel has it; `stat` counts ticks.

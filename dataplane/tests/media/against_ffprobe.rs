@@ -93,6 +93,10 @@ clips! {
     mpeg4_visual: 1, "{v} -c:v mpeg4 -bf 2 -g 25 out.mp4";
     quicktime_h264_and_aac: 2, "{v} {a} -c:v libx264 -bf 2 -g 25 -c:a aac out.mov";
     quicktime_mp3: 2, "{v} {a} -c:v libx264 -c:a libmp3lame out.mov";
+    sound_description_of_version_2: 1, "{a} -c:a aac -ar 96000 out.mov";
+    surround: 1, "{a} -c:a aac -ac 6 out.m4a";
+    third_generation: 2, "{v} {a} -c:v mpeg4 -c:a aac out.3gp";
+    long_group_open_gop: 1, "{v} -c:v libx264 -bf 4 -g 20 -x264-params open-gop=1:b-pyramid=normal out.mp4";
     audio_alone: 1, "{a} -c:a aac -ar 44100 out.m4a";
     five_tracks: 5, "{v} {a} -map 0 -map 0 -map 1 -map 1 -map 1 -c:v libx264 -bf 2 -c:a aac out.mp4";
     a_subtitle_is_left_out: 1, "{v} -f srt -i data:text/plain;base64,MQowMDowMDowMCwwMDAgLS0+IDAwOjAwOjAxLDAwMApoaQo= -c:v libx264 -c:s mov_text out.mp4";

@@ -4,6 +4,7 @@ mod against_ffprobe;
 mod against_mp4;
 mod clips;
 mod counting;
+mod long;
 mod mutations;
 
 use std::path::Path;

@@ -134,6 +134,8 @@ struct Outstanding {
     cseq: u32,
     method: Method,
     sent_ns: u64,
+    /// A PLAY of a session that plays already.
+    seek: bool,
 }
 
 /// One client and its one session.
@@ -305,7 +307,7 @@ impl Client {
         let Some(request) = place.and_then(|p| self.outstanding.remove(p)) else { return };
         let method = request.method;
         on(Event::Answered { method, status, elapsed_ns: now_ns.saturating_sub(request.sent_ns) });
-        let seek = self.step == Step::Playing;
+        let seek = request.seek;
         let fatal = !(200..300).contains(&status) && !seek;
         match method {
             Method::Teardown => {
@@ -321,6 +323,8 @@ impl Client {
                 let url = self.url.to_string();
                 self.request(Method::Describe, &url, "Accept: application/sdp\r\n", now_ns);
             }
+            // An answer that comes while the session is being torn down changes nothing any more.
+            _ if self.step == Step::Leaving || self.step == Step::Over => {}
             _ if fatal => {
                 self.step = Step::Over;
                 on(Event::Refused(method, status));
@@ -404,7 +408,8 @@ impl Client {
             let _ = write!(text, "Session: {session}\r\n");
         }
         let _ = text.write_str("\r\n");
-        self.outstanding.push_back(Outstanding { cseq: self.cseq, method, sent_ns: now_ns });
+        let seek = method == Method::Play && self.step == Step::Playing;
+        self.outstanding.push_back(Outstanding { cseq: self.cseq, method, sent_ns: now_ns, seek });
         self.last_request_ns = now_ns;
     }
 }

@@ -1,12 +1,13 @@
 //! `testbed load`: RTSP clients by the thousand from one thread, and what they saw.
 //!
 //! ```text
-//! runner (epoll, sweeps) ─► client (RTSP, no I/O) ─► session ─► flow (numbers, bursts) ─► lateness::Meter
+//! course (phases) ─► runner (epoll, sweeps) ─► client (RTSP, no I/O) ─► session ─► flow (numbers, bursts) ─► lateness::Meter
 //!        │                                              └────────────► totals ─► report ─► table, JSON, --require
 //!        └─ sockets, sys (system calls)
 //! ```
 
 pub mod client;
+pub mod course;
 pub mod flow;
 pub mod options;
 pub mod report;
@@ -20,5 +21,6 @@ pub mod sockets;
 pub mod sys;
 pub mod totals;
 
+pub use course::{Outcomes, Phase, Snapshot, run};
 pub use options::{Options, TransportKind};
-pub use runner::{LoadError, Outcomes, Phase, Snapshot, run};
+pub use runner::LoadError;

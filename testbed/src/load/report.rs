@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::course::Outcomes;
 use super::options::Options;
-use super::runner::Outcomes;
 use crate::lateness::Tally;
 use crate::noise::Noise;
 
@@ -103,6 +103,7 @@ impl Report {
             ("duplicates", totals.duplicates),
             ("strays", totals.strays),
             ("restarts", totals.restarts),
+            ("before_answer", totals.before_answer),
             ("rtcp", totals.rtcp),
             ("receiver_drops", outcomes.receiver_drops),
             ("burst_max", totals.burst_max() as u64),
@@ -200,7 +201,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "packets      {} ({:.0}/s, {:.1} Mbps while steady), lost {} ({:.4} %, of them {} at this receiver), reordered {}, duplicates {}, strays {}",
+            "packets      {} ({:.0}/s, {:.1} Mbps while steady), lost {} ({:.4} %, of them {} at this receiver), reordered {}, duplicates {}, strays {}, before the 200 {}",
             m("packets"),
             m("packets_per_s"),
             m("mbps"),
@@ -209,8 +210,12 @@ impl Report {
             m("receiver_drops"),
             m("reordered"),
             m("duplicates"),
-            m("strays")
+            m("strays"),
+            m("before_answer")
         );
+        if !self.metrics.contains_key("late_max_ms") {
+            return text;
+        }
         let _ = writeln!(text, "{:<24}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}", "lateness, ms", "mean", "p50", "p90", "p99", "p99.9", "max");
         let against = if self.late_against == "even" { "  packets, even spread" } else { "  packets, RTP time" };
         for (prefix, label) in [("late", against), ("frame_late", "  frames, first packet")] {

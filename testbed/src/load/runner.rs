@@ -1,4 +1,4 @@
-//! The load generator's loop: one thread, one epoll instance, all clients.
+//! The load generator's clients and their sockets: one thread, one epoll instance, all clients.
 //!
 //! RTSP connections wake the loop at once, since their answer times are measured here. UDP sockets do not: their packets carry the kernel's
 //! receive time, so they are taken in sweeps of a few milliseconds, hundreds of packets per system call. That keeps the generator cheap, and
@@ -18,18 +18,10 @@ use super::sockets::{self, Pair};
 use super::sys::{self, Batch, Epoll};
 use super::totals::Totals;
 
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MS;
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MS;
 /// A connection that is not open after this time has failed.
 const CONNECT_MAX_NS: u64 = 10 * SECOND;
-/// Once all clients have begun, the slowest get this long until the steady part starts without them.
-const STRAGGLERS_MAX_NS: u64 = 15 * SECOND;
-/// For all TEARDOWNs at the end.
-const STOP_MAX_NS: u64 = 5 * SECOND;
-/// TEARDOWNs begun per turn of the loop at the end.
-const LEAVES_PER_TURN: usize = 16;
-/// Clients begun per turn of the loop.
-const BEGINS_PER_TURN: usize = 32;
 /// Between the end of a session and the next one of the same client: late packets must not be taken for the next session's.
 const PAUSE_NS: u64 = 300 * MS;
 /// Records kept among all streams before they are judged (16 bytes each).
@@ -38,40 +30,6 @@ const READ_BYTES: usize = 256 << 10;
 
 const TOKEN_TCP: u64 = 0;
 const TOKEN_UDP: u64 = 1 << 40;
-
-/// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub enum Phase {
-    /// Clients begin.
-    Ramp,
-    /// All that could be set up is; this is measured.
-    Steady,
-    /// Sessions end.
-    Stop,
-}
-
-/// How a run goes, for whoever watches it.
-#[derive(Clone, Copy, Debug)]
-pub struct Snapshot {
-    /// Where it is.
-    pub phase: Phase,
-    /// Since the start, ns.
-    pub elapsed_ns: u64,
-    /// Sessions begun.
-    pub asked: u64,
-    /// Sessions that play now.
-    pub playing: u64,
-    /// Sessions refused.
-    pub refused: u64,
-    /// Sessions failed or dropped.
-    pub failed: u64,
-    /// RTP packets so far.
-    pub packets: u64,
-    /// RTP bytes so far.
-    pub bytes: u64,
-    /// CPU time of the generator's thread so far.
-    pub cpu_ns: u64,
-}
 
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -100,21 +58,6 @@ pub enum LoadError {
     System(&'static str, io::Error),
 }
 
-/// What a run leaves.
-#[derive(Debug)]
-pub struct Outcomes {
-    /// The sums.
-    pub totals: Totals,
-    /// How it stood when the steady part began and ended.
-    pub steady: (Snapshot, Snapshot),
-    /// From the first client's start until the last session played.
-    pub ramp_ns: u64,
-    /// Datagrams that this machine dropped at the generator's sockets.
-    pub receiver_drops: u64,
-    /// The watcher stopped it.
-    pub stopped: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     /// Not begun, or between two sessions.
@@ -141,23 +84,26 @@ struct Slot {
     unsettled: bool,
 }
 
-struct Runner<'a> {
-    options: &'a Options,
+/// All clients and what they share.
+pub(super) struct Runner<'a> {
+    pub(super) options: &'a Options,
     slots: Vec<Slot>,
-    totals: Totals,
+    pub(super) totals: Totals,
     wheel: pacing::Wheel,
     epoll: Epoll,
     /// One pair per track, when clients share sockets.
-    shared: Vec<Pair>,
+    pub(super) shared: Vec<Pair>,
     own_addresses: bool,
     batch: Batch,
     buffer: Vec<u8>,
     settings: MeterSettings,
-    playing: u64,
-    unsettled: usize,
-    stopping: bool,
+    pub(super) playing: u64,
+    pub(super) unsettled: usize,
+    pub(super) stopping: bool,
     /// What to subtract from the kernel's receive times to get monotonic time.
     realtime_offset_ns: u64,
+    sweep_at_ns: u64,
+    ready: Vec<(u64, bool)>,
     random: u64,
 }
 
@@ -173,16 +119,8 @@ fn server_of(url: &str) -> Result<SocketAddr, LoadError> {
     addresses.next().ok_or_else(bad)
 }
 
-/// Makes a run. `watch` is called about ten times a second and whenever the phase changes; it stops the run by answering false.
-///
-/// # Errors
-/// The run cannot begin, or the kernel refuses something that it depends on. What servers do wrong is counted instead.
-pub fn run(options: &Options, watch: &mut dyn FnMut(&Snapshot) -> bool) -> Result<Outcomes, LoadError> {
-    Runner::new(options)?.run(watch)
-}
-
 impl<'a> Runner<'a> {
-    fn new(options: &'a Options) -> Result<Self, LoadError> {
+    pub(super) fn new(options: &'a Options) -> Result<Self, LoadError> {
         if let Some(cpu) = options.cpu {
             sys::pin_to_cpu(cpu).map_err(|e| LoadError::System("pin to the core", e))?;
         }
@@ -255,118 +193,58 @@ impl<'a> Runner<'a> {
             unsettled: 0,
             stopping: false,
             realtime_offset_ns: 0,
+            sweep_at_ns: 0,
+            ready: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
         })
     }
 
-    fn run(mut self, watch: &mut dyn FnMut(&Snapshot) -> bool) -> Result<Outcomes, LoadError> {
-        let start_ns = sys::monotonic_ns();
-        let sweep_ns = u64::from(self.options.sweep_ms.max(1)) * MS;
-        let ramp_planned_ns = (self.slots.len() as f64 / self.options.ramp * 1e9) as u64;
-        let (mut phase, mut begun, mut ready) = (Phase::Ramp, 0, Vec::new());
-        let (mut sweep_at, mut watch_at, mut second_at, mut phase_end) = (0, 0, start_ns + SECOND, 0);
-        let mut steady = None;
-        let mut steady_end = None;
-        let (mut ramp_ns, mut stopped, mut left) = (0, false, 0);
-        loop {
-            let now = sys::monotonic_ns();
-            let due = (((now - start_ns) as f64 * self.options.ramp / 1e9) as usize + 1).min(self.slots.len()).min(begun + BEGINS_PER_TURN);
-            while begun < due && phase == Phase::Ramp {
-                self.begin(begun, true);
-                begun += 1;
-            }
-            while let Some((key, _)) = self.wheel.pop_due(now) {
-                self.on_time(key as usize, now);
-            }
-            let timeout_ms =
-                if self.shared.is_empty() { 5 } else { (sweep_at.max(now) - now).div_ceil(MS).min(u64::from(self.options.sweep_ms)) };
-            self.epoll.wait(timeout_ms as u32, &mut ready).map_err(|e| LoadError::System("epoll_wait", e))?;
-            self.realtime_offset_ns = sys::realtime_ns().wrapping_sub(sys::monotonic_ns());
-            for &(token, writable) in &ready {
-                if token >= TOKEN_UDP {
-                    self.sweep_own(token);
-                } else {
-                    self.on_ready((token - TOKEN_TCP) as usize, writable);
-                }
-            }
-            let now = sys::monotonic_ns();
-            if now >= sweep_at {
-                self.sweep_shared();
-                sweep_at = now + sweep_ns;
-            }
-            if now >= second_at {
-                second_at += SECOND;
-                let starve_ns = (self.options.starve * 1e9) as u64;
-                if !self.stopping {
-                    self.slots.iter_mut().for_each(|s| s.session.note_starving(now, starve_ns, &mut self.totals));
-                }
-            }
-            // Phases.
-            let all_begun = begun == self.slots.len();
-            match phase {
-                Phase::Ramp if all_begun && (self.unsettled == 0 || now >= start_ns + ramp_planned_ns + STRAGGLERS_MAX_NS) => {
-                    phase = Phase::Steady;
-                    ramp_ns = now - start_ns;
-                    phase_end = now + (self.options.duration * 1e9) as u64;
-                    self.totals.judge.steady_ns = (now, phase_end);
-                    let snapshot = self.snapshot(phase, start_ns, now);
-                    steady = Some(snapshot);
-                    stopped |= !watch(&snapshot);
-                }
-                Phase::Steady if now >= phase_end => {
-                    steady_end = Some(self.snapshot(Phase::Steady, start_ns, now));
-                    phase = Phase::Stop;
-                    phase_end = now + STOP_MAX_NS;
-                    self.stopping = true;
-                    stopped |= !watch(&self.snapshot(phase, start_ns, now));
-                }
-                Phase::Stop => {
-                    let until = (left + LEAVES_PER_TURN).min(self.slots.len());
-                    (left..until).for_each(|n| self.leave(n, now));
-                    left = until;
-                    let open = self.slots.iter().any(|s| s.link != Link::Idle);
-                    if (left == self.slots.len() && !open) || now >= phase_end {
-                        break;
-                    }
-                }
-                _ => {}
-            }
-            if now >= watch_at {
-                watch_at = now + 100 * MS;
-                stopped |= !watch(&self.snapshot(phase, start_ns, now));
-            }
-            if stopped && phase != Phase::Stop {
-                phase = Phase::Stop;
-                phase_end = now + STOP_MAX_NS;
-                self.stopping = true;
-                self.totals.judge.steady_ns.1 = now;
-            }
-        }
-        let now = sys::monotonic_ns();
-        (0..self.slots.len()).for_each(|n| self.close(n, now));
-        let last = self.snapshot(Phase::Stop, start_ns, now);
-        let steady_end = steady_end.unwrap_or(last);
-        Ok(Outcomes {
-            steady: (steady.unwrap_or(steady_end), steady_end),
-            ramp_ns,
-            receiver_drops: self.shared.iter().map(Pair::drops).sum(),
-            stopped,
-            totals: self.totals,
-        })
+    /// How many clients there are.
+    pub(super) fn clients(&self) -> usize {
+        self.slots.len()
     }
 
-    fn snapshot(&self, phase: Phase, start_ns: u64, now: u64) -> Snapshot {
-        Snapshot {
-            phase,
-            elapsed_ns: now - start_ns,
-            asked: self.totals.asked,
-            playing: self.playing,
-            refused: self.totals.refused_all(),
-            failed: self.totals.failed_all() + self.totals.dropped,
-            packets: self.totals.packets,
-            bytes: self.totals.bytes,
-            cpu_ns: sys::thread_cpu_ns(),
+    /// True when no connection is open.
+    pub(super) fn all_idle(&self) -> bool {
+        self.slots.iter().all(|s| s.link == Link::Idle)
+    }
+
+    /// Counts streams that starve.
+    pub(super) fn note_starving(&mut self, now: u64) {
+        let starve_ns = (self.options.starve * 1e9) as u64;
+        self.slots.iter_mut().for_each(|s| s.session.note_starving(now, starve_ns, &mut self.totals));
+    }
+
+    /// Ends what is still open, without asking.
+    pub(super) fn close_all(&mut self, now: u64) {
+        (0..self.slots.len()).for_each(|n| self.close(n, now));
+    }
+
+    /// Does what is due, waits for input (for some milliseconds at most) and takes it.
+    pub(super) fn turn(&mut self) -> Result<(), LoadError> {
+        let now = sys::monotonic_ns();
+        while let Some((key, _)) = self.wheel.pop_due(now) {
+            self.on_time(key as usize, now);
         }
+        let sweep_ms = u64::from(self.options.sweep_ms.max(1));
+        let timeout_ms = self.sweep_at_ns.saturating_sub(now).div_ceil(MS).min(sweep_ms);
+        let mut ready = std::mem::take(&mut self.ready);
+        self.epoll.wait(timeout_ms as u32, &mut ready).map_err(|e| LoadError::System("epoll_wait", e))?;
+        self.realtime_offset_ns = sys::realtime_ns().wrapping_sub(sys::monotonic_ns());
+        for &(token, writable) in &ready {
+            if token >= TOKEN_UDP {
+                self.sweep_own(token);
+            } else {
+                self.on_ready((token - TOKEN_TCP) as usize, writable);
+            }
+        }
+        self.ready = ready;
+        let now = sys::monotonic_ns();
+        if now >= self.sweep_at_ns {
+            self.sweep_shared();
+            self.sweep_at_ns = now + sweep_ms * MS;
+        }
+        Ok(())
     }
 
     /// A number below `below` (xorshift; the same in every run).
@@ -377,7 +255,7 @@ impl<'a> Runner<'a> {
         (self.random >> 11) as f64 / (1u64 << 53) as f64 * below
     }
 
-    fn begin(&mut self, n: usize, first: bool) {
+    pub(super) fn begin(&mut self, n: usize, first: bool) {
         let now = sys::monotonic_ns();
         let Some(slot) = self.slots.get_mut(n) else { return };
         self.totals.asked += 1;
@@ -438,7 +316,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn leave(&mut self, n: usize, now: u64) {
+    pub(super) fn leave(&mut self, n: usize, now: u64) {
         let Some(slot) = self.slots.get_mut(n) else { return };
         if slot.link == Link::Open && slot.client.leave(now) {
             slot.leave_ns = u64::MAX;

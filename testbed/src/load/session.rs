@@ -1,6 +1,6 @@
 //! The media side of one client: its streams and its times. The RTSP side is [`super::client`], the sockets are the runner's.
 
-use super::client::{Event, Granted};
+use super::client::{Event, Granted, Method};
 use super::flow::Flow;
 use super::rtcp;
 use super::totals::Totals;
@@ -27,6 +27,18 @@ enum Awaited {
     AfterSeek,
 }
 
+/// Packets held at most while PLAY is unanswered.
+const HELD_MAX: usize = 4096;
+
+/// A packet that came while PLAY was unanswered: only the answer tells which run of the stream it belongs to.
+#[derive(Clone, Copy, Debug)]
+struct HeldPacket {
+    place: usize,
+    arrival_ns: u64,
+    head: [u8; 12],
+    length: usize,
+}
+
 /// What a client's events mean to the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -48,6 +60,8 @@ pub struct Session {
     granted: Vec<Granted>,
     sources_before: Vec<Option<u32>>,
     awaited: Awaited,
+    play_unanswered: bool,
+    held: Vec<HeldPacket>,
     begun_ns: u64,
     play_sent_ns: u64,
     position_s: f64,
@@ -73,6 +87,8 @@ impl Session {
             granted: Vec::new(),
             sources_before,
             awaited: Awaited::Nothing,
+            play_unanswered: true,
+            held: Vec::new(),
             begun_ns: now_ns,
             play_sent_ns: 0,
             position_s: 0.0,
@@ -89,15 +105,21 @@ impl Session {
         self.flows.iter_mut().zip(self.granted.iter().copied())
     }
 
-    /// Notes that the next PLAY goes to `position_s`.
+    /// Notes that a PLAY was sent that goes to `position_s`.
     pub fn seeking(&mut self, position_s: f64) {
         self.position_s = position_s;
+        self.play_unanswered = true;
     }
 
     /// Takes an event of the client that was caused by bytes which arrived at `arrival_ns`.
     pub fn on_event(&mut self, event: &Event<'_>, now_ns: u64, arrival_ns: u64, totals: &mut Totals) -> Outcome {
         match *event {
-            Event::Answered { method, elapsed_ns, .. } => totals.record_answer(method, elapsed_ns),
+            Event::Answered { method, elapsed_ns, status } => {
+                totals.record_answer(method, elapsed_ns);
+                if method == Method::Play && !(200..300).contains(&status) {
+                    self.release_held(totals);
+                }
+            }
             Event::TrackReady { clock_hz, granted } => {
                 let MeterSettings { drift_ppm, settle_ns, block } = self.settings;
                 let before = self.sources_before.get(self.flows.len()).copied().flatten();
@@ -110,6 +132,8 @@ impl Session {
                     flow.await_run(info.seq);
                 }
                 self.report_ns = now_ns + REPORT_NS;
+                totals.before_answer += self.held.iter().filter(|h| !seek && h.arrival_ns < arrival_ns).count() as u64;
+                self.release_held(totals);
                 return if seek { Outcome::Nothing } else { Outcome::Playing };
             }
             Event::Refused(method, status) => {
@@ -144,8 +168,21 @@ impl Session {
         }
     }
 
+    fn release_held(&mut self, totals: &mut Totals) {
+        self.play_unanswered = false;
+        for packet in std::mem::take(&mut self.held) {
+            self.on_rtp(packet.place, packet.arrival_ns, &packet.head, packet.length, totals);
+        }
+    }
+
     /// Takes an RTP packet of stream `place`.
     pub fn on_rtp(&mut self, place: usize, arrival_ns: u64, head: &[u8], length: usize, totals: &mut Totals) {
+        if self.play_unanswered
+            && self.held.len() < HELD_MAX
+            && let Some(&head) = head.first_chunk()
+        {
+            return self.held.push(HeldPacket { place, arrival_ns, head, length });
+        }
         let Some(flow) = self.flows.get_mut(place) else {
             totals.strays += 1;
             return;

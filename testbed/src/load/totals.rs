@@ -69,6 +69,8 @@ pub struct Totals {
     pub strays: u64,
     /// Jumps in sequence numbers that are no loss.
     pub restarts: u64,
+    /// Packets that came before the answer to the first PLAY.
+    pub before_answer: u64,
     /// RTCP packets.
     pub rtcp: u64,
     /// Streams of accepted sessions.
@@ -111,6 +113,7 @@ impl Default for Totals {
             duplicates: 0,
             strays: 0,
             restarts: 0,
+            before_answer: 0,
             rtcp: 0,
             streams: 0,
             starved: 0,

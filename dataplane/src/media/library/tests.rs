@@ -174,6 +174,31 @@ fn a_spoilt_cache_is_ignored_and_written_anew() {
 }
 
 #[test]
+fn a_scan_tidies_the_cache() {
+    let folder = Folder::new();
+    for path in ["stays.mp4", "goes.mp4"] {
+        folder.put(path, &plain_file(3));
+    }
+    let elsewhere = Folder::new();
+    elsewhere.put("other.mp4", &plain_file(3));
+    let other = Library::open(elsewhere.root().to_owned(), Some(folder.cache.path().to_owned())).expect("the folder is there");
+    other.get("other.mp4").expect("it reads");
+    fs::remove_file(elsewhere.root().join("other.mp4")).expect("it goes");
+    let part = folder.cache.path().join(".1-1.part");
+    fs::write(&part, b"").expect("a file");
+    folder.library().scan(1, |_| {});
+    assert_eq!(folder.cache_files().len(), 4, "three indices, and a write that may be under way");
+    fs::remove_file(folder.root().join("goes.mp4")).expect("it goes");
+    let file = fs::File::options().write(true).open(&part).expect("the file");
+    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).expect("an old time");
+    folder.library().scan(1, |_| {});
+    assert_eq!(folder.cache_files().len(), 2, "what stays, and what belongs to another folder");
+    fs::remove_file(folder.root().join("stays.mp4")).expect("it goes");
+    folder.library().scan(1, |_| {});
+    assert_eq!(folder.cache_files().len(), 2, "an empty folder may be a disk that is not mounted");
+}
+
+#[test]
 fn works_without_a_cache() {
     let folder = Folder::new();
     folder.put("a.mp4", &plain_file(3));
