@@ -21,13 +21,8 @@ const ARROWS: [(&str, &[&str]); 5] = [
 /// Rooms whose code runs on engine cores.
 const HOT_ROOMS: [&str; 4] = ["dataplane/src/", "stack/src/", "pacing/src/", "hugepages/src/"];
 /// Files that may contain `unsafe`: small ones, with a safe face.
-const UNSAFE_FILES: [&str; 5] = [
-    "controlplane/src/cli/os.rs",
-    "hugepages/src/arena.rs",
-    "hugepages/src/chunk.rs",
-    "pacing/src/clock.rs",
-    "testbed/src/load/sys.rs",
-];
+const UNSAFE_FILES: [&str; 5] =
+    ["controlplane/src/cli/os.rs", "hugepages/src/arena.rs", "hugepages/src/chunk.rs", "pacing/src/clock.rs", "testbed/src/load/sys.rs"];
 /// Lines of a file.
 const LINES_MAX: usize = 600;
 /// Lines of a file of tests.
