@@ -1,6 +1,7 @@
 //! Session descriptions (SDP, RFC 8866) of titles, as RTSP clients want them (RFC 2326 appendix C).
 //!
-//! Ports are 0 (the client chooses them in SETUP), each track has `a=control:trackID=N` with the container's track id, `*` is the aggregate.
+//! Ports are 0 (the client chooses them in SETUP), each track has `a=control:trackID=N` with the container's track id, `*` is the
+//! aggregate.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

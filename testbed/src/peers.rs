@@ -1,7 +1,8 @@
 //! Servers to measure, each described by a few lines in `testbed/peers/NAME.toml`, and their processes.
 //!
 //! A server is started by its command, prints a line `ready: rtsp=ADDRESS ...` when it listens, and is stopped by SIGTERM. In `start` and `url`
-//! these stand for: `{media}` the folder of titles, `{sessions}` the limit of sessions, `{peers}` the folder of the table, `{programs}` the folder of
+//! these stand for: `{media}` the folder of titles, `{sessions}` the limit of sessions, `{memory_mib}` a
+//! mebibyte for each (512 at least), `{peers}` the folder of the table, `{programs}` the folder of
 //! this program, `{address}` what the ready line said, `{title}` a file name.
 
 use std::io::{self, BufRead as _, BufReader};
@@ -17,6 +18,8 @@ use crate::player;
 
 /// A server may take so long until it listens.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// Memory for buffers is at least this.
+const MEMORY_MIN_MIB: usize = 512;
 /// A server may take so long to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,7 @@ impl Peer {
         let fill = |text: &String| {
             text.replace("{media}", &media.to_string_lossy())
                 .replace("{sessions}", &sessions.to_string())
+                .replace("{memory_mib}", &sessions.max(MEMORY_MIN_MIB).to_string())
                 .replace("{peers}", &self.folder.to_string_lossy())
                 .replace("{programs}", &programs.to_string_lossy())
         };

@@ -72,14 +72,20 @@ fn build() -> io::Result<PathBuf> {
 }
 
 impl Server {
-    /// Starts `tactus serve` on ephemeral ports for the titles in `media`, with further arguments.
+    /// Starts `tactus serve` on ephemeral ports for the titles in `media`, with further arguments (which
+    /// replace these).
     ///
     /// # Errors
     /// When it does not become ready; its standard error is in the message.
     pub fn start(media: &Path, arguments: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(binary()?);
         command.arg("serve").arg("--media").arg(media);
-        command.args(["--rtsp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--rtp-port", "0", "--index-cache", "off"]).args(arguments);
+        for (option, value) in [("--rtsp", "127.0.0.1:0"), ("--http", "127.0.0.1:0"), ("--rtp-port", "0"), ("--index-cache", "off")] {
+            if !arguments.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        command.args(arguments);
         Self::spawn(&mut command)
     }
 

@@ -4,10 +4,13 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dataplane::media::Codec;
 use testbed::clip::catalogue::{CATALOGUE, CatalogueClip, TrackCodec, entry};
 use testbed::player::compare::{Comparison, Match, compare_units, nal_units};
+use testbed::player::reception::units;
+use testbed::player::rtsp_client::{Over, RtspClient};
 use testbed::player::{self, ffmpeg, gstreamer};
 use testbed::serve::Server;
 
@@ -163,6 +166,32 @@ fn adts_frames(mut bytes: &[u8]) -> Vec<&[u8]> {
         bytes = bytes.get(length.max(1)..).unwrap_or_default();
     }
     frames
+}
+
+/// No player at hand reads AV1 from RTP, so our own client does: the temporal units are those of the file.
+#[test]
+fn av1_arrives_as_it_is_in_the_file() {
+    if !support::have(&["ffmpeg"]) {
+        return;
+    }
+    let clips = support::clips();
+    let server = Server::start(&clips, &[]).unwrap();
+    let jobs = [Over::Udp, Over::Tcp];
+    let file = ffmpeg::file_checksums(&clips.join("av1-opus.mp4"), "0:V").unwrap();
+    support::run_all(&jobs, jobs.len(), |over| {
+        let mut client = RtspClient::connect(server.rtsp).map_err(|e| e.to_string())?;
+        let url = server.url("av1-opus.mp4");
+        client.open(&url, *over).map_err(|e| e.to_string())?;
+        client.play(&url, None).map_err(|e| e.to_string())?;
+        let arrivals = client.receive_until(Instant::now() + LIMIT, |a| a.track == 0 && a.rtcp_types().contains(&203));
+        let units = units(&arrivals, 0, &Codec::Av1 { config: Vec::new() })?;
+        let got: Vec<u32> = units.iter().map(|u| ffmpeg::adler32(&u.data)).collect();
+        match got.iter().zip(&file).position(|(g, f)| g != f) {
+            Some(at) => Err(format!("temporal unit {at} of {} differs ({} in the file)", got.len(), file.len())),
+            None if got.len() != file.len() => Err(format!("{} temporal units received, {} in the file", got.len(), file.len())),
+            None => Ok(format!("{} temporal units", got.len())),
+        }
+    });
 }
 
 /// Players that decode and keep time (not VLC: Debian builds it without an RTSP client) reach the end of the clip and then stop by themselves.

@@ -1,4 +1,5 @@
-//! What the command asks of the operating system that the standard library does not offer: CPU affinity and interface addresses.
+//! What the command asks of the operating system that the standard library does not offer: CPU affinity, the number of open files,
+//! interface addresses.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -38,6 +39,25 @@ pub(super) fn stay_on(cpus: &[u32]) -> io::Result<()> {
     // SAFETY: the kernel reads the size that it is told, which is that of `set`.
     match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
         0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets this process open as many files as it is allowed to at most; the answer is how many. The usual limit of 1024 is far below the
+/// connections that a server holds.
+///
+/// # Errors
+/// The kernel's answer.
+pub(super) fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit`, for which `limit` is.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads one `rlimit`.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(limit.rlim_cur),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -91,6 +111,13 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn more_files_can_be_opened_than_before_or_as_many() {
+        let first = raise_open_files().unwrap();
+        assert!(first > 0);
+        assert_eq!(raise_open_files().unwrap(), first);
     }
 
     #[test]

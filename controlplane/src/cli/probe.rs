@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dataplane::media::{MediaDescription, TrackDescription, TrackKind};
+use dataplane::media::{MediaDescription, TrackDescription, TrackKind, read_title};
 use serde::Serialize;
 
 use super::{print, printable};
@@ -55,11 +55,8 @@ fn describe(path: &Path) -> Result<MediaDescription, String> {
         return Err("not a file".into());
     }
     let mut file = File::open(path).map_err(|error| error.to_string())?;
-    read_description(&mut file, metadata.len())
-}
-
-fn read_description(_file: &mut File, _size: u64) -> Result<MediaDescription, String> {
-    Err("this build reads no media".into())
+    let title = read_title(&mut file, metadata.len()).map_err(|error| error.to_string())?;
+    Ok(title.description)
 }
 
 impl Report {

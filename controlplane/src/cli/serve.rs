@@ -4,11 +4,9 @@
 //! plan ─► control threads off the engine's CPUs ─► engine ─► RTSP, monitor ─► ready ─► signal ─► STOPPING ─► BYE to all ─► exit 0
 //! ```
 //!
-//! [`start`] is the only place that names an implementation of the engine and of the RTSP server.
+//! [`start`] is the only place that names an implementation of the engine.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,34 +16,30 @@ use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::{HttpListen, Poll};
+use crate::config::{Config, HttpListen, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
-use crate::http::{Ages, Monitor, RtspSource, server};
+use crate::http::{Ages, Monitor, server};
 use crate::local::{LocalConfig, LocalEngine};
 use crate::rtsp::{RtspConfig, RtspServer};
 use crate::units::{ByteSize, duration};
 
-/// How long saying goodbye to every client may take.
-const GOODBYE_MAX: Duration = Duration::from_millis(2_000);
+/// How long ending every session may take. With the limits below it makes the 3 seconds within which a stop is promised.
+const GOODBYE_MAX: Duration = Duration::from_millis(1_500);
+/// How long the engine cores may take to send what is queued and end.
+const ENGINE_STOP_MAX: Duration = Duration::from_millis(700);
 /// How long tasks that still run after that may take.
-const LEFTOVERS_MAX: Duration = Duration::from_millis(500);
+const LEFTOVERS_MAX: Duration = Duration::from_millis(300);
 /// How long the start waits for the media folder's first listing; a folder that takes longer is listed later by the monitor.
 const LISTING_MAX: Duration = Duration::from_secs(5);
 /// Titles that the start prints.
 const TITLES_SHOWN: usize = 20;
+/// RTSP connections at once, whatever the number of sessions: silent ones must not shut out the others.
+const CONNECTIONS_MIN: u32 = 10_240;
+/// Files that are open besides those of connections: media, rings, listeners.
+const OTHER_FILES: u64 = 1024;
 /// Threads of the control core.
 const CONTROL_THREADS_MAX: usize = 4;
-
-/// A running RTSP server, as far as this module is concerned.
-pub struct Rtsp {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its counters.
-    pub totals: RtspSource,
-    /// Ends every session with a BYE and closes every connection.
-    pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
 
 /// Runs the appliance until a signal ends it.
 ///
@@ -53,6 +47,7 @@ pub struct Rtsp {
 /// [`Failure::Runtime`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
     log_plan(&plan);
+    provide_files(&plan.config);
     if let Err(error) = super::os::stay_on(&plan.cpus.control) {
         tracing::warn!("control threads stay on all CPUs, where they can disturb the engine: {error}");
     }
@@ -67,9 +62,8 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
     outcome
 }
 
-/// Starts the engine of this process and the RTSP server, and runs the appliance over them.
+/// Starts the engine of this process, and runs the appliance over it.
 async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
-    log_plan(plan);
     let config = local_config(plan);
     let engine = tokio::task::spawn_blocking(move || LocalEngine::start(config))
         .await
@@ -80,32 +74,16 @@ async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
             tracing::info!("engine: {note}");
         }
     }
-    tokio::spawn(Arc::clone(&engine).poll_cores());
-    let address = plan.config.rtsp;
-    let session_timeout = Duration::from_secs(plan.config.session_timeout_s.into());
-    let rtsp_config = RtspConfig { addr: address, session_timeout, ..RtspConfig::default() };
-    let server =
-        RtspServer::bind(rtsp_config, Arc::clone(&engine)).map_err(|error| cannot_listen("the RTSP server", address, &error, "--rtsp"))?;
-    let (address, counters) = (server.local_addr(), server.counters());
-    let (ask_to_stop, asked_to_stop) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(async move {
-        // A sender that is gone asks for the stop as well.
-        let _ = asked_to_stop.await;
-    }));
-    let leaving = Arc::clone(&engine);
-    let rtsp = Rtsp {
-        address,
-        totals: Arc::new(move || counters.snapshot()),
-        stop: Box::pin(async move {
-            drop(ask_to_stop);
-            let _ = serving.await;
-            let _ = tokio::task::spawn_blocking(move || leaving.shut_down(GOODBYE_MAX)).await;
-        }),
-    };
-    appliance(engine, rtsp, plan, stop).await
+    let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
+    let outcome = appliance(Arc::clone(&engine), plan, stop).await;
+    poller.abort();
+    if let Err(error) = tokio::task::spawn_blocking(move || engine.shut_down(ENGINE_STOP_MAX)).await {
+        tracing::warn!("the engine did not stop cleanly: {error}");
+    }
+    outcome
 }
 
-/// The engine's part of the configuration.
+/// What the engine is told of the configuration.
 fn local_config(plan: &Plan) -> LocalConfig {
     let config = &plan.config;
     let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
@@ -123,6 +101,35 @@ fn local_config(plan: &Plan) -> LocalConfig {
         chunk_bytes: bytes(config.chunk),
         read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
         stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+    }
+}
+
+/// What the RTSP server is told of the configuration.
+fn rtsp_config(config: &Config) -> RtspConfig {
+    RtspConfig {
+        addr: config.rtsp,
+        session_timeout: Duration::from_secs(config.session_timeout_s.into()),
+        write_timeout: Duration::from_secs(config.stall_timeout_s.into()),
+        stop_timeout: GOODBYE_MAX,
+        connections_max: connections_max(config),
+        ..RtspConfig::default()
+    }
+}
+
+fn connections_max(config: &Config) -> u32 {
+    config.max_sessions.saturating_mul(2).max(CONNECTIONS_MIN)
+}
+
+/// Sees to it that there are file descriptors for all connections, or says that there are not.
+fn provide_files(config: &Config) {
+    // A connection whose sending side an engine core has is two descriptors.
+    let wanted = u64::from(connections_max(config)) + u64::from(config.max_sessions) + OTHER_FILES;
+    match super::os::raise_open_files() {
+        Ok(files) if files < wanted => {
+            tracing::warn!("this process may open {files} files, but {wanted} can be needed: raise `ulimit -Hn` (systemd: LimitNOFILE=)");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
     }
 }
 
@@ -174,46 +181,61 @@ async fn next_of(signals: &mut [Signal; 2]) {
     }
 }
 
-/// Serves until `stop`: the monitor, the announcement, the goodbye.
+/// Serves until `stop`: RTSP, the monitor, the announcement, the goodbye. The engine is running, and runs on afterwards.
 ///
 /// # Errors
-/// [`Failure::Runtime`] when the monitor cannot listen.
-pub async fn appliance<E: Engine>(engine: Arc<E>, rtsp: Rtsp, plan: &Plan, mut stop: Stop) -> Result<(), Failure> {
-    let http = match plan.config.http {
+/// [`Failure::Runtime`] when RTSP or the monitor cannot listen.
+pub async fn appliance<E: Engine>(engine: Arc<E>, plan: &Plan, mut stop: Stop) -> Result<(), Failure> {
+    let config = &plan.config;
+    let rtsp =
+        RtspServer::bind(rtsp_config(config), Arc::clone(&engine)).map_err(|error| cannot_listen("RTSP", config.rtsp, &error, "--rtsp"))?;
+    let rtsp_address = rtsp.local_addr();
+    let http_address = match config.http {
         HttpListen::Off => None,
         HttpListen::On(address) => {
             let refused = |error| cannot_listen("the monitor", address, &error, "--http (or --http off)");
             let listener = TcpListener::bind(address).await.map_err(refused)?;
             let bound = listener.local_addr().map_err(refused)?;
-            let monitor = Monitor::new(Arc::clone(&engine), Arc::clone(&rtsp.totals), version(), Ages::default());
+            let monitor = Monitor::new(Arc::clone(&engine), rtsp.counters(), version(), Ages::default());
             tokio::spawn(server::serve(listener, monitor.router(), Limits::default(), stop.0.clone()));
             Some(bound)
         }
     };
+    let mut rtsp_stop = Stop(stop.0.clone());
+    let rtsp = tokio::spawn(rtsp.run(async move { rtsp_stop.wait().await }));
 
-    log_engine(&*engine).await;
     let own = super::os::first_ipv4();
-    let servers = reachable(rtsp.address, own);
+    let servers = reachable(rtsp_address, own);
+    let announce = async {
+        log_engine(&*engine).await;
+        let media = tokio::time::timeout(LISTING_MAX, engine.media()).await;
+        listing(media.ok().as_deref(), plan, &servers)
+    };
     let announcement = tokio::select! {
         () = stop.wait() => None,
-        media = tokio::time::timeout(LISTING_MAX, engine.media()) => Some(listing(media.ok().as_deref(), plan, &servers)),
+        announcement = announce => Some(announcement),
     };
     if let Some(announcement) = announcement {
-        if let Some(address) = http {
+        if let Some(address) = http_address {
             print(&format!("{announcement}Status: http://{}/api/v1/status\n", reachable(address, own).first().unwrap_or(&address)));
         } else {
             print(&announcement);
         }
-        print(&ready_line(rtsp.address, http));
+        print(&ready_line(rtsp_address, http_address));
         notify(&[sd_notify::NotifyState::Ready]);
         stop.wait().await;
     }
 
     notify(&[sd_notify::NotifyState::Stopping]);
-    if tokio::time::timeout(GOODBYE_MAX, rtsp.stop).await.is_err() {
-        tracing::warn!("not every client could be told goodbye within {GOODBYE_MAX:?}");
+    // It limits itself to GOODBYE_MAX; this is for the moment after.
+    match tokio::time::timeout(GOODBYE_MAX + LEFTOVERS_MAX, rtsp).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::Runtime(format!("the RTSP server broke: {error}"))),
+        Err(_) => {
+            tracing::warn!("not every client could be told goodbye in time");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// The line that programs wait for: `ready: rtsp=ADDRESS http=ADDRESS|off pid=N`.
@@ -304,52 +326,61 @@ fn listing(media: Option<&[MediaEntry]>, plan: &Plan, servers: &[SocketAddr]) ->
 mod tests {
     use super::*;
     use crate::cli::plan::Cpus;
-    use crate::config::Config;
     use crate::http::fake::FakeEngine;
-    use crate::rtsp::RtspCountersSnapshot;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    fn plan(http: &str) -> Plan {
+    fn plan(rtsp: &str, http: &str) -> Plan {
         Plan {
-            config: Config { http: http.parse().unwrap(), ..Config::default() },
+            config: Config { rtsp: rtsp.parse().unwrap(), http: http.parse().unwrap(), ..Config::default() },
             media: "/srv/films".into(),
             cpus: Cpus { engine: vec![0], control: vec![0] },
             index_cache: None,
         }
     }
 
-    fn rtsp(goodbye: watch::Sender<bool>) -> Rtsp {
-        Rtsp {
-            address: "0.0.0.0:8554".parse().unwrap(),
-            totals: Arc::new(RtspCountersSnapshot::default),
-            stop: Box::pin(async move {
-                goodbye.send_replace(true);
-            }),
-        }
+    /// An address that nothing listens on: found by listening there a moment ago.
+    async fn free_address() -> String {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
     }
 
     #[tokio::test]
-    async fn a_stop_says_goodbye() {
+    async fn rtsp_is_served_until_the_stop() {
         let (stop, stopped) = watch::channel(false);
-        let (goodbye, said) = watch::channel(false);
-        let running =
-            tokio::spawn(
-                async move { appliance(Arc::new(FakeEngine::default()), rtsp(goodbye), &plan("127.0.0.1:0"), Stop(stopped)).await },
-            );
-        tokio::task::yield_now().await;
-        assert!(!*said.borrow());
+        let rtsp = free_address().await;
+        let plan = plan(&rtsp, "127.0.0.1:0");
+        let running = tokio::spawn(async move { appliance(Arc::new(FakeEngine::default()), &plan, Stop(stopped)).await });
+        let mut client = loop {
+            match tokio::net::TcpStream::connect(&rtsp).await {
+                Ok(client) => break client,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        client.write_all(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"RTSP/1.0 200");
         stop.send(true).unwrap();
         assert!(running.await.unwrap().is_ok());
-        assert!(*said.borrow());
+        assert!(client.read_to_end(&mut Vec::new()).await.is_ok(), "the connection is closed");
+        assert!(tokio::net::TcpStream::connect(&rtsp).await.is_err());
     }
 
     #[tokio::test]
     async fn a_taken_port_says_which_option_to_change() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = taken.local_addr().unwrap().to_string();
         let (_stop, stopped) = watch::channel(false);
-        let plan = plan(&taken.local_addr().unwrap().to_string());
-        let (goodbye, _) = watch::channel(false);
-        let error = appliance(Arc::new(FakeEngine::default()), rtsp(goodbye), &plan, Stop(stopped)).await.unwrap_err().to_string();
-        assert!(error.contains("in use") && error.contains("--http"), "{error}");
+        for (rtsp, http, option) in [(taken.as_str(), "off", "--rtsp"), ("127.0.0.1:0", taken.as_str(), "--http")] {
+            let plan = plan(rtsp, http);
+            let error = appliance(Arc::new(FakeEngine::default()), &plan, Stop(stopped.clone())).await.unwrap_err().to_string();
+            assert!(error.contains("in use") && error.contains(option), "{error}");
+        }
+    }
+
+    #[test]
+    fn connections_outnumber_sessions() {
+        assert_eq!(connections_max(&Config::default()), CONNECTIONS_MIN);
+        assert_eq!(connections_max(&Config { max_sessions: 1_000_000, ..Config::default() }), 2_000_000);
     }
 
     #[tokio::test]
@@ -357,13 +388,13 @@ mod tests {
         let media = FakeEngine::default().media().await;
         let servers = ["192.0.2.1:8554".parse().unwrap(), "127.0.0.1:8554".parse().unwrap()];
         assert_eq!(
-            listing(Some(&media), &plan("off"), &servers),
+            listing(Some(&media), &plan("0.0.0.0:0", "off"), &servers),
             "Serving 1 of 2 files in /srv/films at rtsp://192.0.2.1:8554/ and rtsp://127.0.0.1:8554/\n  \
              rtsp://192.0.2.1:8554/a.mp4  1:00.0  H.264 High@4.0, AAC-LC\n"
         );
         let many: Vec<_> = (0..50).flat_map(|_| media.clone()).collect();
-        assert!(listing(Some(&many), &plan("off"), &servers).ends_with("  and 30 more: see /api/v1/media\n"));
-        assert!(listing(None, &plan("off"), &servers).contains("still being read"));
+        assert!(listing(Some(&many), &plan("0.0.0.0:0", "off"), &servers).ends_with("  and 30 more: see /api/v1/media\n"));
+        assert!(listing(None, &plan("0.0.0.0:0", "off"), &servers).contains("still being read"));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! unit; a test holds them to `api_shape.txt`.
 //!
 //! Units end names: `_us` microseconds, `_ns` nanoseconds, `_s` seconds, `_bps` bits per second, `_bytes` bytes. Counters count from the
-//! start of the process. What the engine reports is described where the engine defines it:
-//! [`CoreStatus`](crate::engine::CoreStatus), [`SessionStatus`], [`MediaEntry`].
+//! start of the process. What the engine and the RTSP server report is described where they define it: [`CoreStatus`],
+//! [`SessionStatus`], [`MediaEntry`], [`RtspCountersSnapshot`].
 
-
-use crate::rtsp::RtspCountersSnapshot;
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, MediaEntry, SessionStatus};
+use crate::rtsp::RtspCountersSnapshot;
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Serialize)]

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::rtsp::RtspCountersSnapshot;
+use crate::rtsp::RtspCounters;
 use crate::units::rfc3339_utc;
 use api::{Failure, MediaList, SessionList, Status, Totals, Version};
 use snapshot::Snapshot;
@@ -60,13 +60,10 @@ impl Default for Ages {
     }
 }
 
-/// Where the RTSP server's counters come from.
-pub type RtspSource = Arc<dyn Fn() -> RtspCountersSnapshot + Send + Sync>;
-
 /// The monitor of one engine and one RTSP server.
 pub struct Monitor<E> {
     engine: Arc<E>,
-    rtsp: RtspSource,
+    rtsp: Arc<RtspCounters>,
     version: Version,
     started_at: SystemTime,
     started: Instant,
@@ -81,7 +78,7 @@ type Answer = Result<Bytes, Failure>;
 
 impl<E: Engine> Monitor<E> {
     /// A monitor whose clock of uptime starts now.
-    pub fn new(engine: Arc<E>, rtsp: RtspSource, version: Version, ages: Ages) -> Self {
+    pub fn new(engine: Arc<E>, rtsp: Arc<RtspCounters>, version: Version, ages: Ages) -> Self {
         Self {
             engine,
             rtsp,
@@ -141,7 +138,7 @@ impl<E: Engine> Monitor<E> {
             sessions_max: engine.sessions_max,
             totals: Totals::of(&engine.cores),
             cores: engine.cores,
-            rtsp: (self.rtsp)(),
+            rtsp: self.rtsp.snapshot(),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::fake::FakeEngine;
 use super::server::{Limits, serve};
 use super::*;
+use crate::rtsp::RtspCountersSnapshot;
 
 const LONG: Duration = Duration::from_secs(3600);
 const PATIENT: Ages = Ages { status: LONG, sessions: LONG, media: LONG, patience: LONG };
@@ -25,16 +26,12 @@ struct Running {
 async fn start(engine: FakeEngine, ages: Ages, limits: Limits) -> Running {
     let engine = Arc::new(engine);
     let version = Version { tactus: "0.1.0".into(), build: Some("abc".into()) };
-    let monitor = Monitor::new(Arc::clone(&engine), Arc::new(rtsp_totals), version, ages);
+    let monitor = Monitor::new(Arc::clone(&engine), Arc::default(), version, ages);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, monitor.router(), limits, stopped));
     Running { address, engine, _stop: stop }
-}
-
-fn rtsp_totals() -> RtspCountersSnapshot {
-    RtspCountersSnapshot { refused: [(404, 1)].into(), ..RtspCountersSnapshot::default() }
 }
 
 /// Sends `request` and reads until the server closes.
@@ -170,6 +167,8 @@ async fn the_shape_of_the_json_is_the_published_one() {
         let (_, _, body) = request(server.address, "GET", &format!("/api/v1/{page}")).await;
         shape(&serde_json::from_str(&body).unwrap(), page, &mut lines);
     }
+    let refused = RtspCountersSnapshot { refused: [(404, 1)].into(), ..RtspCountersSnapshot::default() };
+    shape(&serde_json::to_value(refused).unwrap(), "status.rtsp", &mut lines);
     let now: String = lines.into_iter().map(|line| line + "\n").collect();
     let published = include_str!("api_shape.txt");
     assert!(now == published, "the JSON has changed; if that is meant, api_shape.txt is to be:\n{now}");

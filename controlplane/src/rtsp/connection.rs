@@ -1,8 +1,8 @@
 //! One client connection, above the socket: bytes in, answers out.
 //!
 //! The socket is behind [`Wire`], so that tests and fuzzing drive the same code without one. Answers are collected and written when the
-//! bytes at hand are dealt with (pipelined requests get one write). Once a SETUP chose interleaved delivery, the sending side belongs to the engine:
-//! everything collected is written first, then the engine is given a duplicate of the socket, and from then on answers go through
+//! bytes at hand are dealt with (pipelined requests get one write). Once a SETUP chose interleaved delivery, the sending side belongs to the
+//! engine: everything collected is written first, then the engine is given a duplicate of the socket, and from then on answers go through
 //! [`Engine::stream_write`].
 
 use std::future::Future;

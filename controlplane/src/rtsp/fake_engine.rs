@@ -1,6 +1,7 @@
 //! An engine that delivers nothing: for tests and fuzzing of what stands above the [`Engine`] seam.
 //!
-//! It keeps the seam's promises (states, errors, sync samples every two seconds), notes every call, and lets a test say what should go wrong.
+//! It keeps the seam's promises (states, errors, sync samples every two seconds), notes every call, and lets a test say what should go
+//! wrong.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -214,6 +215,10 @@ impl Engine for FakeEngine {
                 PlayFrom::Position => s.position_ns,
                 PlayFrom::Npt(ns) => ns - ns % SYNC_NS,
             };
+            let to_ns = to_ns.unwrap_or(s.media.duration_ns);
+            if to_ns <= from_ns {
+                return Err(EngineError::Range("it ends before the position".into()));
+            }
             s.position_ns = from_ns;
             s.state = SessionState::Ready;
             let rtptime = |id: u32| {
@@ -221,7 +226,7 @@ impl Engine for FakeEngine {
                 (u128::from(from_ns) * u128::from(clock_rate) / 1_000_000_000) as u32
             };
             let start = |(id, _): &(u32, TrackTransport)| TrackStart { track_id: *id, seq: 100, rtptime: rtptime(*id) };
-            Ok(Started { from_ns, to_ns: to_ns.unwrap_or(s.media.duration_ns), tracks: s.tracks.iter().map(start).collect() })
+            Ok(Started { from_ns, to_ns, tracks: s.tracks.iter().map(start).collect() })
         })
     }
 

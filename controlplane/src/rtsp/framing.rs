@@ -1,7 +1,7 @@
 //! Cuts the bytes of a client's connection into requests and interleaved frames (RFC 2326 section 4, section 10.12).
 //!
-//! Sans I/O: bytes go in however TCP cut them ([`Framer::push`]), items come out ([`Framer::next_item`]). Each byte is looked at once: the end
-//! of a header block is searched from where the search stopped, never from its start. Memory is bounded by [`HEAD_BYTES_MAX`] plus
+//! Sans I/O: bytes go in however TCP cut them ([`Framer::push`]), items come out ([`Framer::next_item`]). Each byte is looked at once: the
+//! end of a header block is searched from where the search stopped, never from its start. Memory is bounded by [`HEAD_BYTES_MAX`] plus
 //! [`BODY_BYTES_MAX`] plus what one `push` brings; an empty framer holds none.
 //!
 //! Lines end with CRLF or bare LF, mixed as the client likes; blank lines before a request are skipped; RTSP *responses* (to requests that

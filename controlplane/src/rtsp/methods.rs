@@ -133,8 +133,10 @@ impl<E: Engine> Connection<E> {
         let mut pair = (0, 0);
         let transport = match choice.lower {
             Lower::Udp { rtp_port, rtcp_port } => {
-                let at = |port| std::net::SocketAddr::new(self.peer.ip(), port);
-                TrackTransport::Udp { rtp: at(rtp_port), rtcp: at(rtcp_port), local_addr: self.local.ip() }
+                let (mut rtp, mut rtcp) = (self.peer, self.peer);
+                rtp.set_port(rtp_port);
+                rtcp.set_port(rtcp_port);
+                TrackTransport::Udp { rtp, rtcp, local_addr: self.local.ip() }
             }
             Lower::Interleaved { channels } => {
                 let Some(free) = self.free_channels(&session, track_id, channels) else {

@@ -9,7 +9,7 @@
 //! - [`framing`], [`normalise`], [`target`], [`transport`], [`range`]: what clients send, as values. No I/O, no clock.
 //! - [`reply`]: what they get.
 //! - [`session`], [`service`]: the sessions of all connections, their ends, the monitor's view.
-//! - [`connection`], [`methods`]: one client connection, one method each.
+//! - [`connection`], `methods`: one client connection, one method each.
 //! - [`server`]: sockets, limits, deadlines, stop.
 
 pub mod connection;

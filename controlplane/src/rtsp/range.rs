@@ -1,7 +1,8 @@
 //! The `Range` header (RFC 2326 sections 3.6 and 12.29): normal play time in all its forms.
 //!
-//! `npt=10-20`, `npt=10-`, `npt=-20` (from the position), `npt=now-`, `npt=0:01:10.5-`. Times are whole nanoseconds. Other units (`smpte`, `clock`) are answered
-//! 501: section 12.29 says so of a time format that is not understood. The `time` parameter, the moment at which the request should take effect, is ignored.
+//! `npt=10-20`, `npt=10-`, `npt=-20` (from the position), `npt=now-`, `npt=0:01:10.5-`. Times are whole nanoseconds. Other units (`smpte`,
+//! `clock`) are answered 501: section 12.29 says so of a time format that is not understood. The `time` parameter, the moment at which the
+//! request should take effect, is ignored.
 
 /// Most digits after the decimal point that count: nanoseconds.
 const FRACTION_DIGITS: usize = 9;

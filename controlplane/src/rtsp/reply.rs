@@ -1,7 +1,8 @@
 //! Answers to clients.
 //!
-//! Written by hand rather than with `rtsp-types`' `Response`: `CSeq` stands first (cameras' clients expect it there, its map sorts by name), and no header value
-//! can carry a line end out ([`Reply::encode`] is the one place where text from requests and files meets the wire).
+//! Written by hand rather than with `rtsp-types`' `Response`: `CSeq` stands first (some cameras' clients expect it there; its map sorts by
+//! name), and no header value can carry a line end out ([`Reply::encode`] is the one place where text from requests and files meets the
+//! wire).
 
 use bytes::Bytes;
 use rtsp_types::StatusCode;

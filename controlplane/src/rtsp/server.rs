@@ -1,6 +1,7 @@
 //! The RTSP server's sockets: accepting, limits, deadlines, stop.
 //!
-//! A silent connection costs a small task and no buffers: bytes are read into the stack of whoever polls, and what handles them is allocated while there are any.
+//! A silent connection costs a small task and no buffers: bytes are read onto the stack of whoever polls, and what deals with them is
+//! allocated while there are any.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -213,11 +214,11 @@ struct Place {
 impl PerIp {
     fn enter(&self, ip: IpAddr, max: Option<u32>) -> Option<Place> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = table.entry(ip).or_default();
-        if max.is_some_and(|max| *count >= max) {
+        let count = table.get(&ip).copied().unwrap_or(0);
+        if max.is_some_and(|max| count >= max) {
             return None;
         }
-        *count += 1;
+        table.insert(ip, count + 1);
         Some(Place { ip, table: self.clone() })
     }
 }
@@ -234,9 +235,12 @@ impl Drop for Place {
     }
 }
 
-/// IPv4 clients of an IPv6 socket appear under their IPv4 address.
+/// IPv4 clients of an IPv6 socket appear under their IPv4 address. The scope of link-local IPv6 addresses is kept: RTP needs it.
 fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
 }
 
 /// Says 503 and closes, without ever waiting for the client.

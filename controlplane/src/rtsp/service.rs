@@ -74,7 +74,8 @@ impl<E: Engine> Service<E> {
 
     /// Registers a session that the engine made.
     pub fn add(&self, session: Arc<Session>) {
-        tracing::info!(session = session.public_id, client = %session.client, path = session.path, agent = session.user_agent, "session made");
+        let Session { public_id, client, path, user_agent, .. } = &*session;
+        tracing::info!(session = public_id, %client, path, agent = user_agent, "session made");
         self.counters.sessions.fetch_add(1, Relaxed);
         self.counters.sessions_total.fetch_add(1, Relaxed);
         self.sessions.insert(session);

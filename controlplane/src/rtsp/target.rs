@@ -1,7 +1,7 @@
 //! What a request URL names: a title of the media folder, and perhaps one of its tracks.
 //!
-//! `rtsp://host/sub/film.mp4/trackID=2?token=x` is the title `sub/film.mp4`, track 2, query `token=x` (kept, not used). Empty segments and a trailing slash do
-//! not matter. Nothing that could leave the media folder gets past here: `..` is refused after decoding.
+//! `rtsp://host/sub/film.mp4/trackID=2?token=x` is the title `sub/film.mp4`, track 2, query `token=x` (kept, not used). Empty segments and a
+//! trailing slash do not matter. Nothing that could leave the media folder gets past here: `..` is refused after decoding.
 
 use std::borrow::Cow;
 

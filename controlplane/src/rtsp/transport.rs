@@ -1,8 +1,9 @@
 //! The `Transport` header (RFC 2326 section 12.39): which of the client's offers is taken, and the answer.
 //!
-//! The header is a list of alternatives in order of preference; the first one that this server can do is chosen. It can do RTP/AVP over unicast UDP and
-//! interleaved in the RTSP connection. Multicast, RTP/SAVP, recording and the like are passed over. `destination` and `source` are never followed: media goes to
-//! the address that the RTSP connection comes from, or a server becomes a cannon (RFC 2326 section 16).
+//! The header is a list of alternatives in order of preference; the first one that this server can do is chosen. It can do RTP/AVP over
+//! unicast UDP and interleaved in the RTSP connection. Multicast, RTP/SAVP, recording and the like are passed over. `destination` and
+//! `source` are never followed: media goes to the address that the RTSP connection comes from, or a server becomes a cannon (RFC 2326
+//! section 16).
 
 use std::fmt::Write as _;
 

@@ -203,3 +203,6 @@ fn add_visits(track: &Track, block_bytes: u64, visits: &mut Vec<Visit>) -> bool 
     visits.extend(last);
     true
 }
+
+#[cfg(test)]
+mod tests;

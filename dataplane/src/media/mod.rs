@@ -17,6 +17,8 @@ pub mod index;
 pub mod library;
 pub mod measure;
 pub mod mp4;
+#[cfg(test)]
+mod test_file;
 pub mod title;
 
 use std::io::{Read, Seek};

@@ -1,10 +1,11 @@
 //! RTP and RTCP (RFC 3550): headers, reports, and the state of a stream that is sent. All sans I/O, without allocation per packet.
 //!
 //! ```text
-//! Packetiser ─► payload ┐                                   ┌─► reports out (RtpSender::write_report)
-//! HeaderTemplate ─► 12 bytes ┴─► datagram or `$` frame       │
-//!                                    RtpSender::note_sent ──┤
-//!                      client's RTCP ─► RtpSender::receive ─┴─► loss, jitter, round trip, CNAME, BYE
+//! Packetiser ──────────► payload ──┐
+//! RtpSender::header ──► 12 bytes ──┴─► datagram or `$` frame ─► RtpSender::note_sent
+//!
+//! RtpSender::write_report, write_bye ─► SR, SDES, BYE out
+//! RtpSender::receive ◄─ the client's RTCP: loss, jitter, round trip, CNAME, BYE
 //! ```
 //!
 //! - [`header`]: the fixed header, read and written.

@@ -104,7 +104,11 @@ impl ClipSpec {
 
     fn check(&self) -> Result<(), ClipError> {
         let refuse = |why: &str| Err(ClipError::Spec(why.into()));
-        if self.width % 16 != 0 || self.height % 16 != 0 || !(16..=1280).contains(&self.width) || !(16..=720).contains(&self.height) {
+        if !self.width.is_multiple_of(16)
+            || !self.height.is_multiple_of(16)
+            || !(16..=1280).contains(&self.width)
+            || !(16..=720).contains(&self.height)
+        {
             return refuse("width and height must be multiples of 16, at most 1280x720");
         }
         if self.fps == 0 || 90_000 % self.fps != 0 {

@@ -18,7 +18,7 @@ impl SplitMix64 {
     }
 
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl SplitMix64 {
 
     /// A number below `end`; 0 when `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+        if end == 0 { 0 } else { (self.next_u64() % end as u64) as usize }
     }
 }
 
@@ -98,7 +98,7 @@ pub fn damage(file: &[u8], how: Damage, random: &mut SplitMix64) -> Vec<u8> {
             for _ in 0..1 + random.below(8) {
                 let at = inside(random, 1);
                 if let Some(byte) = out.get_mut(at) {
-                    *byte = random.next() as u8;
+                    *byte = random.next_u64() as u8;
                 }
             }
         }
@@ -130,11 +130,11 @@ pub fn damage(file: &[u8], how: Damage, random: &mut SplitMix64) -> Vec<u8> {
             for _ in 0..64 {
                 let at = mdat.start + 8 + random.below(mdat.len().saturating_sub(8));
                 if let Some(byte) = out.get_mut(at) {
-                    *byte = random.next() as u8;
+                    *byte = random.next_u64() as u8;
                 }
             }
         }
-        Damage::Noise => out.iter_mut().skip(32).for_each(|byte| *byte = random.next() as u8),
+        Damage::Noise => out.iter_mut().skip(32).for_each(|byte| *byte = random.next_u64() as u8),
     }
     out
 }

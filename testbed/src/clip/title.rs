@@ -43,7 +43,7 @@ fn sample_sizes(spec: &ClipSpec, number: u32) -> Vec<usize> {
         Shape::Vbr => {
             // An I frame of five times the mean, the others spread over a factor of four.
             let mut random = super::mutate::SplitMix64::new(u64::from(number) ^ 0x5eed);
-            let mut weights: Vec<f64> = (0..gop).map(|_| 0.4 + 1.2 * (random.next() >> 11) as f64 / (1u64 << 53) as f64).collect();
+            let mut weights: Vec<f64> = (0..gop).map(|_| 0.4 + 1.2 * (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64).collect();
             if let Some(first) = weights.first_mut() {
                 *first = 5.0;
             }

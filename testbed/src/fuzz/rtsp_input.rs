@@ -1,7 +1,8 @@
-//! Fuzz target `rtsp_input`: bytes of a client, through framing, normalising, parsing and the methods, with an engine that delivers nothing.
+//! Fuzz target `rtsp_input`: bytes of a client, through framing, normalising, parsing and the methods, with an engine that delivers
+//! nothing.
 //!
-//! The first byte says into how large pieces the rest is cut. Whatever comes: nothing panics, answers are well formed, the same bytes cut differently
-//! give the same items, and no session is lost between control server and engine.
+//! The first byte says into how large pieces the rest is cut. Whatever comes: nothing panics, answers are well formed, the same bytes cut
+//! differently give the same items, and no session is lost between control server and engine.
 
 use std::future::Future;
 use std::io;

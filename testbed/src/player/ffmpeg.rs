@@ -77,6 +77,27 @@ pub fn file_bytes(path: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
     if outcome.ok() { Ok(outcome.stdout) } else { Err(format!("ffmpeg on {}: {}", path.display(), outcome.stderr)) }
 }
 
+/// Adler-32 checksums of a file's packets, in file order, by ffmpeg's `framecrc`; compare with [`adler32`].
+///
+/// # Errors
+/// What ffmpeg said.
+pub fn file_checksums(path: &Path, stream: &str) -> Result<Vec<u32>, String> {
+    let text = file_bytes(path, &["-map", stream, "-c", "copy", "-f", "framecrc"])?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines = text.lines().filter(|l| !l.starts_with('#'));
+    let sum = |l: &str| u32::from_str_radix(l.split(',').nth(5)?.trim().strip_prefix("0x")?, 16).ok();
+    lines.map(|l| sum(l).ok_or_else(|| format!("framecrc line does not read: {l}"))).collect()
+}
+
+/// The checksum that `framecrc` prints: Adler-32 started from 0.
+pub fn adler32(bytes: &[u8]) -> u32 {
+    let (a, b) = bytes.iter().fold((0u32, 0u32), |(a, b), byte| {
+        let a = (a + u32::from(*byte)) % 65_521;
+        (a, (b + a) % 65_521)
+    });
+    b << 16 | a
+}
+
 /// How to receive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Receive<'a> {

@@ -3,11 +3,13 @@
 //! - [`run`]: a process with a time limit, its output collected;
 //! - [`ffmpeg`], [`gstreamer`]: elementary streams as those programs receive them;
 //! - [`compare`]: received packets against those of the file, in content and in time;
-//! - [`rtsp_client`]: a small client of our own for what players do not do on command.
+//! - [`rtsp_client`]: a small client of our own for what players do not do on command;
+//! - [`reception`]: what that client received, back to samples and their places in the file.
 
 pub mod compare;
 pub mod ffmpeg;
 pub mod gstreamer;
+pub mod reception;
 pub mod rtsp_client;
 pub mod signal;
 

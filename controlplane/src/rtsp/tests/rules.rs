@@ -86,7 +86,8 @@ async fn ranges_are_checked_against_the_title() {
         ("clock=19961108T142300Z-", 501, "only npt"),
         ("npt=10.5-20", 200, "Range: npt=10.000-20.000\r\n"),
         ("npt=50-100", 200, "Range: npt=50.000-60.500\r\n"),
-        ("npt=-30", 200, "Range: npt=50.000-30.000\r\n"),
+        ("npt=-55", 200, "Range: npt=50.000-55.000\r\n"),
+        ("npt=-30", 457, "ends before the position"),
     ] {
         expect(&client.say(&format!("{PLAY}\nRange: {range}")).await, status, &[part]);
     }

@@ -7,12 +7,14 @@
 //! All numbers are little endian. A cache file is written under another name and renamed, so a reader sees all of it or nothing. One that is
 //! not exactly as it was written (version, identity, hash) is as good as none: the media file is read and the cache file written anew.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -28,6 +30,10 @@ const HEAD_BYTES: usize = 44;
 const HASH_BYTES: usize = 8;
 /// Bytes of a cache file: 20 million samples, with room to spare.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The path of the media file lies within these first bytes.
+const PATH_WITHIN_BYTES: u64 = 8 << 10;
+/// No write takes longer than this.
+const PART_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// The cache folder.
 #[derive(Debug)]
@@ -87,9 +93,39 @@ impl Cache {
         }
     }
 
+    /// Removes the indices of files below `root` that are gone, and what an interrupted write left behind.
+    pub fn prune(&self, root: &Path) {
+        let Ok(entries) = self.folder.read_dir() else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let gone = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("index") => media_of(&path).is_some_and(|media| media.starts_with(root) && !media.exists()),
+                Some("part") => is_older_than(&path, PART_AGE_MAX),
+                _ => false,
+            };
+            if gone {
+                // What cannot be removed now is tried again at the next scan.
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+
     fn file_of(&self, media: &Path) -> PathBuf {
         self.folder.join(format!("{:032x}.index", xxh3_128(media.as_os_str().as_bytes())))
     }
+}
+
+/// The media file that a cache file is of.
+fn media_of(cached: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(cached).ok()?.take(PATH_WITHIN_BYTES).read_to_end(&mut start).ok()?;
+    let path = Decoder::new(start.get(HEAD_BYTES + HASH_BYTES..)?).bytes()?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+fn is_older_than(path: &Path, age: Duration) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
 }
 
 fn head(identity: Identity, body_bytes: usize) -> Vec<u8> {

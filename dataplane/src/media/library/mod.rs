@@ -3,9 +3,9 @@
 //! A title is read once, by whoever asks first while all others wait for that one reading; it is kept while its file is unchanged, up to a
 //! bound of memory (least recently used goes first), and its index is kept in a cache folder, so that a second start reads no media at all.
 //!
-//! - [`folder`]: which files there are; no path ever leads out of the root.
-//! - [`shelf`]: the titles in memory.
-//! - [`cache`]: the titles on disk; [`encoding`]: their form there.
+//! - `folder`: which files there are; no path ever leads out of the root.
+//! - `shelf`: the titles in memory.
+//! - `cache`: the titles on disk; `encoding`: their form there.
 //!
 //! Everything here blocks: it is for worker threads, never for an engine core.
 
@@ -252,7 +252,7 @@ impl Library {
         }
     }
 
-    /// Reads all files on `threads` threads and tells `progress` of each as it is done.
+    /// Reads all files on `threads` threads and tells `progress` of each as it is done. Then lets go of cached indices of files that are gone.
     pub fn scan(&self, threads: usize, progress: impl Fn(Scanned) + Sync) -> ScanSummary {
         let files = self.list();
         let next = AtomicUsize::new(0);
@@ -272,6 +272,10 @@ impl Library {
             }
             work();
         });
+        // A folder without any media is more likely a disk that is not mounted.
+        if let Some(cache) = self.cache.as_ref().filter(|_| !files.is_empty()) {
+            cache.prune(&self.root);
+        }
         let good = good.into_inner();
         ScanSummary { good, bad: files.len() - good }
     }

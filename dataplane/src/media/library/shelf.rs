@@ -2,7 +2,7 @@
 //! (their description) is kept.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use super::{Identity, LibraryError, MediaDescription, OpenTitle, lock};
 use crate::media::MediaError;
@@ -56,6 +56,8 @@ pub enum Found {
 struct Slot {
     building: Option<Arc<Pending>>,
     title: Option<Arc<OpenTitle>>,
+    /// The same title; finds it again when it had to go but someone holds it still.
+    alive: Weak<OpenTitle>,
     title_bytes: u64,
     used: u64,
     /// What the file was when it was read last; stays when the title goes.
@@ -83,6 +85,12 @@ impl Shelf {
         self.evict(None);
     }
 
+    /// Bytes of titles held.
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The title of the file at `path`, which is `identity` now; begins a reading when it is not known.
     pub fn find_or_begin(&mut self, path: &str, identity: Identity) -> Found {
         self.clock += 1;
@@ -90,9 +98,9 @@ impl Shelf {
         if let Some(pending) = &slot.building {
             return Found::Building(pending.clone());
         }
-        if let Some(title) = slot.title.as_ref().filter(|title| title.identity == identity) {
+        if let Some(title) = slot.alive.upgrade().filter(|title| title.identity == identity) {
             slot.used = self.clock;
-            return Found::Title(title.clone());
+            return Found::Title(title);
         }
         if let Some((_, Err(error))) = slot.described.as_ref().filter(|(of, _)| *of == identity) {
             return Found::Error(error.clone());
@@ -115,6 +123,7 @@ impl Shelf {
                 slot.described = Some((title.identity, Ok(title.description.clone())));
                 slot.title_bytes = title.memory_bytes();
                 slot.title = Some(title.clone());
+                slot.alive = Arc::downgrade(title);
                 slot.used = self.clock;
                 self.bytes += slot.title_bytes;
             }

@@ -5,9 +5,9 @@
 //! edit's (often negative); at a later edit their decode times are moved up to the end of what came before.
 
 use super::boxes::View;
-use crate::media::TrackKind;
 use crate::media::error::MediaError;
 use crate::media::index::{IndexBuilder, SampleIndex, TIME_MAX};
+use crate::media::{Sample, TrackKind};
 
 /// Edits of a track.
 const EDITS_MAX: usize = 100_000;
@@ -158,9 +158,8 @@ fn range(samples: &SampleIndex, segment: Segment, first_segment: bool, context: 
         None => samples.len(),
         Some(end) => {
             // Composition is never before decoding here, so no sample from `cut` on is shown; of those before, later ones may be needed.
-            let end = end.saturating_add_unsigned(slack(context));
             let mut cut = samples.first_at_or_after(end);
-            let shown = |i: u32| samples.get(i).is_some_and(|s| s.dts.saturating_add(i64::from(s.cts_offset)) < end);
+            let shown = |i: u32| samples.get(i).is_some_and(|s| pts(s) < end);
             let lowest = cut.saturating_sub(REORDER_MAX);
             while cut > lowest && !shown(cut - 1) {
                 cut -= 1;
@@ -178,5 +177,12 @@ fn range(samples: &SampleIndex, segment: Segment, first_segment: bool, context: 
         }
         TrackKind::Audio => sync,
     };
-    (first.min(last), last)
+    let first = first.min(last);
+    let reaches = |i| samples.get(i).is_some_and(|s| pts(s).saturating_add(i64::from(s.duration)) > segment.media_start);
+    let shows = (first..last).rev().take(REORDER_MAX as usize).any(reaches);
+    (if shows { first } else { last }, last)
+}
+
+fn pts(sample: Sample) -> i64 {
+    sample.dts.saturating_add(i64::from(sample.cts_offset))
 }

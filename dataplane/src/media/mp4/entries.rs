@@ -1,18 +1,18 @@
 //! Sample entries (`stsd`): how a track is coded, or why it cannot be delivered.
 //!
-//! The entry's own fields are read here, because QuickTime and MP4 disagree about them; the codec configuration boxes inside are decoded by
-//! `mp4-atom`, each only when it is small (its descriptor parser recurses, and no real one comes near the limit).
+//! The entry's own fields are read here, because QuickTime and MP4 disagree about them; most codec configuration boxes inside are decoded by
+//! `mp4-atom`, each only when it is small, as all real ones are. `esds` is not: `mp4-atom` recurses as deep as its descriptors nest, and refuses
+//! those that the `mp4` crate writes.
 
-use mp4_atom::{Atom, Avcc, Dops, Esds, Hvcc};
+use mp4_atom::{Atom, Avcc, Dops, Hvcc};
 
 use super::boxes::{BoxView, View};
+use super::esds::Esds;
 use crate::media::error::{FourCc, MediaError};
 use crate::media::{Codec, TrackKind};
 
 /// Bytes of a configuration box; parameter sets are a few hundred at most, and a list of them seldom above a thousand.
 const CONFIG_BYTES_MAX: usize = 16 << 10;
-/// Bytes of an `esds`, whose descriptors nest.
-const ESDS_BYTES_MAX: usize = 4 << 10;
 /// Sample entries looked at.
 const ENTRIES_MAX: usize = 256;
 
@@ -76,14 +76,14 @@ fn parse_visual(entry: BoxView<'_>) -> Result<Entry, MediaError> {
             _ => Err("its av1C box is not of version 1".to_owned()),
         }),
         b"mp4v" => children.esds().and_then(|esds| {
-            let config = esds.es_desc.dec_config;
-            match (config.object_type_indication, config.dec_specific) {
-                (0x20, Some(specific)) if !specific.raw.is_empty() => Ok(Codec::Mpeg4Visual { config: specific.raw }),
-                (0x20, _) => Err("MPEG-4 visual without its configuration".to_owned()),
-                (0x60..=0x65, _) => Err("MPEG-2 video is not delivered".to_owned()),
-                (0x6a, _) => Err("MPEG-1 video is not delivered".to_owned()),
-                (0x6c, _) => Err("JPEG pictures are not delivered".to_owned()),
-                (other, _) => Err(format!("object type {other:#04x} is not delivered")),
+            // ISO/IEC 14496-1 table 5.
+            match esds.object_type {
+                0x20 if !esds.config.is_empty() => Ok(Codec::Mpeg4Visual { config: esds.config }),
+                0x20 => Err("MPEG-4 visual without its configuration".to_owned()),
+                0x60..=0x65 => Err("MPEG-2 video is not delivered".to_owned()),
+                0x6a => Err("MPEG-1 video is not delivered".to_owned()),
+                0x6c => Err("JPEG pictures are not delivered".to_owned()),
+                other => Err(format!("object type {other:#04x} is not delivered")),
             }
         }),
         b"encv" => Err("it is encrypted".to_owned()),
@@ -159,10 +159,9 @@ fn g711(sound: Sound) -> Result<(u32, u8), String> {
 }
 
 fn mp4a(esds: Esds, sound: Sound) -> Result<Codec, String> {
-    let config = esds.es_desc.dec_config;
-    match config.object_type_indication {
+    match esds.object_type {
         // ISO/IEC 14496-1 table 5: MPEG-4 audio; MPEG-2 AAC main, LC, SSR.
-        0x40 | 0x66..=0x68 => aac(config.dec_specific.map(|specific| specific.raw).unwrap_or_default(), sound),
+        0x40 | 0x66..=0x68 => aac(esds.config, sound),
         0x69 | 0x6b => Ok(Codec::MpegAudio),
         0xa5 | 0xa6 => Err("Dolby Digital is not delivered".to_owned()),
         0xa9..=0xac => Err("DTS is not delivered".to_owned()),
@@ -290,6 +289,7 @@ impl<'a> Children<'a> {
     }
 
     fn esds(&self) -> Result<Esds, String> {
-        self.config(b"esds", ESDS_BYTES_MAX, Esds::decode_body)
+        let body = self.body(b"esds", CONFIG_BYTES_MAX)?;
+        Esds::parse(body.bytes).ok_or_else(|| format!("its esds box (byte {}) has no decoder configuration", body.at))
     }
 }

@@ -84,6 +84,10 @@ pub fn walk<F: Read + Seek>(source: &mut Source<'_, F>) -> Result<Layout, MediaE
         Some(moov) => Ok(Layout { moov, fragments, quicktime }),
         None if size == 0 => Err(MediaError::NotMedia { found: "nothing (the file is empty)".into(), at: 0 }),
         None if boxes == 0 => Err(MediaError::NotMedia { found: format!("only {size} bytes"), at: 0 }),
+        None if !fragments.is_empty() => {
+            let reason = "it has fragments but no moov: a media segment without its initialisation segment; put that before it";
+            Err(MediaError::Unsupported { reason: reason.into() })
+        }
         None => Err(MediaError::NoMoov { size, hint }),
     }
 }

@@ -12,6 +12,7 @@
 mod boxes;
 mod edits;
 mod entries;
+mod esds;
 mod fragments;
 mod layout;
 mod parameter_sets;
@@ -213,3 +214,6 @@ fn start_at_zero(tracks: &mut [Track], shapes: &mut [Shape]) -> Result<(), Media
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
