@@ -225,8 +225,8 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
 /// Read access to the blocks of a link.
 #[derive(Clone, Copy)]
 pub struct LinkView<'a> {
-    link: &'a Link,
-    blocks: &'a Blocks,
+    pub(super) link: &'a Link,
+    pub(super) blocks: &'a Blocks,
 }
 
 impl<'a> LinkView<'a> {
