@@ -34,6 +34,13 @@ impl<'a> LinkBytes<'a> {
         }
     }
 
+    /// The `len` bytes that start `skip` bytes ahead, if they lie in the block with the next byte: nearly always.
+    #[inline]
+    fn here(&self, skip: usize, len: usize) -> Option<&'a [u8]> {
+        let end = skip.checked_add(len).filter(|&end| end <= self.remaining)?;
+        self.part(self.place, self.at).get(skip..end)
+    }
+
     /// Calls `each` with the resident pieces of `len` bytes that start `skip` bytes ahead. False when they are not all resident.
     fn pieces(&self, skip: usize, len: usize, mut each: impl FnMut(&'a [u8])) -> bool {
         if skip.checked_add(len).is_none_or(|end| end > self.remaining) {
@@ -82,6 +89,10 @@ impl SampleBytes for LinkBytes<'_> {
     }
 
     fn peek(&self, skip: usize, dst: &mut [u8]) -> bool {
+        if let Some(bytes) = self.here(skip, dst.len()) {
+            dst.copy_from_slice(bytes);
+            return true;
+        }
         if !self.pieces(skip, dst.len(), |_| {}) {
             return false;
         }
@@ -99,7 +110,7 @@ impl SampleBytes for LinkBytes<'_> {
     }
 
     fn skip(&mut self, n: usize) -> bool {
-        if !self.pieces(0, n, |_| {}) {
+        if self.here(0, n).is_none() && !self.pieces(0, n, |_| {}) {
             return false;
         }
         let mut left = n;
