@@ -112,6 +112,23 @@ async fn a_session_that_is_destroyed_while_it_is_set_up_stays_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_nobody_waits_for_overtakes_the_set_up_under_way() {
+    let (_folder, engine) = engine(3);
+    for polls in 1..6 {
+        let session = created(&engine).await;
+        let mut setting_up = Box::pin(set_up(&engine, session, udp));
+        let done = give_up_after(polls, setting_up.as_mut()).await;
+        give_up_after(1, engine.destroy_session(session)).await;
+        if !done {
+            // It finds out by itself.
+            let _ = setting_up.await;
+        }
+        assert_all_free(&engine).await;
+    }
+    engine.shut_down(Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_nobody_waits_for_are_let_go_of() {
     let (_folder, engine) = engine(3);
     let listener = TcpListener::bind((CLIENT, 0)).unwrap();
