@@ -1,7 +1,8 @@
 //! Servers to measure, each described by a few lines in `testbed/peers/NAME.toml`, and their processes.
 //!
 //! A server is started by its command, prints a line `ready: rtsp=ADDRESS ...` when it listens, and is stopped by SIGTERM. In `start` and `url`
-//! these stand for: `{media}` the folder of titles, `{sessions}` the limit of sessions, `{peers}` the folder of the table, `{programs}` the folder of
+//! these stand for: `{media}` the folder of titles, `{sessions}` the limit of sessions, `{memory_mib}` a
+//! mebibyte for each (512 at least), `{peers}` the folder of the table, `{programs}` the folder of
 //! this program, `{address}` what the ready line said, `{title}` a file name.
 
 use std::io::{self, BufRead as _, BufReader};
@@ -17,6 +18,8 @@ use crate::player;
 
 /// A server may take so long until it listens.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// Memory for buffers is at least this.
+const MEMORY_MIN_MIB: usize = 512;
 /// A server may take so long to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -52,8 +55,11 @@ pub enum PeerError {
     #[error("{0}: {1}; it needs: {2}")]
     Start(String, io::Error, String),
     /// The command ended, or said nothing.
-    #[error("{0} is not ready ({1}); its standard error has the reason")]
-    NotReady(String, &'static str),
+    #[error("{0} is not ready ({1}); what it said is in {2}")]
+    NotReady(String, &'static str, PathBuf),
+    /// The file for what it says.
+    #[error("{0}: {1}")]
+    Log(PathBuf, io::Error),
 }
 
 /// The folder of the table.
@@ -82,15 +88,16 @@ impl Peer {
         Ok(Self { name: name.to_owned(), folder: folder.to_owned(), ..peer })
     }
 
-    /// Starts it for the titles in `media`, for up to `sessions` sessions where it has such a limit.
+    /// Starts it for the titles in `media`, for up to `sessions` sessions where it has such a limit. What it says goes to `log`.
     ///
     /// # Errors
     /// It cannot be started, or is not ready in time.
-    pub fn start(&self, media: &Path, sessions: usize) -> Result<Running, PeerError> {
+    pub fn start(&self, media: &Path, sessions: usize, log: &Path) -> Result<Running, PeerError> {
         let programs = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         let fill = |text: &String| {
             text.replace("{media}", &media.to_string_lossy())
                 .replace("{sessions}", &sessions.to_string())
+                .replace("{memory_mib}", &sessions.max(MEMORY_MIN_MIB).to_string())
                 .replace("{peers}", &self.folder.to_string_lossy())
                 .replace("{programs}", &programs.to_string_lossy())
         };
@@ -98,12 +105,13 @@ impl Peer {
         let failed = |e| PeerError::Start(words.join(" "), e, self.install.join(" "));
         let (program, arguments) = words.split_first().ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let log_file = std::fs::File::create(log).map_err(|e| PeerError::Log(log.to_owned(), e))?;
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         sys::end_with_parent(&mut command);
         let mut child = command.spawn().map_err(failed)?;
         let stdout = child.stdout.take();
         let mut running = Running { child, address: String::new(), url: self.url.clone() };
-        running.address = ready_address(stdout).map_err(|why| PeerError::NotReady(self.name.clone(), why))?;
+        running.address = ready_address(stdout).map_err(|why| PeerError::NotReady(self.name.clone(), why, log.to_owned()))?;
         Ok(running)
     }
 }
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn a_peer_is_started_with_its_address_and_stopped() {
         let script = "echo noise; echo 'ready: rtsp=127.0.0.1:7 http=x'; exec sleep 60 # {media}";
-        let mut running = peer(&["/bin/sh", "-c", script]).start(Path::new("/m"), 5).unwrap();
+        let mut running = peer(&["/bin/sh", "-c", script]).start(Path::new("/m"), 5, Path::new("/dev/null")).unwrap();
         assert_eq!(running.url("clip-{n}.mp4"), "rtsp://127.0.0.1:7/clip-{n}.mp4");
         assert!(running.is_alive());
         let pid = running.pid();
@@ -198,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_peer_that_ends_at_once_is_an_error() {
-        assert!(peer(&["/bin/true"]).start(Path::new("/m"), 5).is_err());
-        assert!(peer(&["/no/such/program"]).start(Path::new("/m"), 5).is_err());
-        assert!(peer(&[]).start(Path::new("/m"), 5).is_err());
+        assert!(peer(&["/bin/true"]).start(Path::new("/m"), 5, Path::new("/dev/null")).is_err());
+        assert!(peer(&["/no/such/program"]).start(Path::new("/m"), 5, Path::new("/dev/null")).is_err());
+        assert!(peer(&[]).start(Path::new("/m"), 5, Path::new("/dev/null")).is_err());
     }
 }

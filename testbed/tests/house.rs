@@ -28,6 +28,8 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/disks/tests.rs",
     "dataplane/src/disks/uring/ring.rs",
     "dataplane/src/engine/eventfd.rs",
+    "dataplane/tests/media/counting.rs",
+    "dataplane/tests/packets_without_allocation.rs",
     "hugepages/src/arena.rs",
     "hugepages/src/chunk.rs",
     "pacing/src/clock/sys.rs",
@@ -36,7 +38,6 @@ const UNSAFE_FILES: &[&str] = &[
     "stack/src/kernel/sockopt.rs",
     "testbed/src/load/sys.rs",
     "testbed/src/player/signal.rs",
-    "testbed/src/procstat.rs",
 ];
 /// Lines of a file.
 const LINES_MAX: usize = 600;
@@ -237,7 +238,11 @@ fn untidy(source: &Source) -> Vec<String> {
             continue;
         }
         if !UNSAFE_FILES.contains(&path.as_str()) {
-            out.push(format!("{path}:{number}: unsafe outside of the files that may have it: {}", UNSAFE_FILES.join(", ")));
+            out.push(format!("{path}:{number}: unsafe in a file that is not on the list"));
+        }
+        // What an unsafe function asks of its caller is written in its trait or, clippy sees to that, in its own documentation.
+        if line.contains("unsafe fn") {
+            continue;
         }
         let above = lines[..index].iter().rev().take(12).take_while(|line| !line.trim().is_empty());
         if !above.into_iter().any(|line| line.contains("// SAFETY:") || line.contains("# Safety")) {
@@ -289,7 +294,8 @@ fn rooms_use_only_what_they_may() {
 #[test]
 fn files_are_tidy() {
     let broken: Vec<String> = sources().iter().flat_map(untidy).collect();
-    assert!(broken.is_empty(), "{} untidy places:\n{}", broken.len(), broken.join("\n"));
+    let list = UNSAFE_FILES.join("\n  ");
+    assert!(broken.is_empty(), "{} untidy places:\n{}\nunsafe may be in:\n  {list}", broken.len(), broken.join("\n"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::engine::*;
 /// The engine.
 #[derive(Debug, Default)]
 pub(crate) struct FakeEngine {
-    /// Monitor queries that were answered.
+    /// Monitor queries that it was asked.
     pub(crate) queries: AtomicU64,
     /// It never answers monitor queries.
     pub(crate) hangs: bool,
@@ -21,10 +21,10 @@ pub(crate) struct FakeEngine {
 
 impl FakeEngine {
     async fn count_query(&self) {
+        self.queries.fetch_add(1, Ordering::Relaxed);
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        self.queries.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
     }
 }

@@ -106,26 +106,22 @@ impl<E: Engine> Monitor<E> {
     }
 
     async fn get_status(State(monitor): State<Arc<Self>>) -> Response {
-        to_completion(async move { monitor.status.get(|| monitor.answer(monitor.query_status())).await }).await
+        let asked = Arc::clone(&monitor);
+        monitor.respond(&monitor.status, async move { asked.query_status().await }).await
     }
 
     async fn get_sessions(State(monitor): State<Arc<Self>>) -> Response {
-        to_completion(async move {
-            let query = async || {
-                let sessions = monitor.engine.sessions().await;
-                SessionList { count: sessions.len(), sessions }
-            };
-            monitor.sessions.get(|| monitor.answer(query())).await
-        })
-        .await
+        let engine = Arc::clone(&monitor.engine);
+        let query = async move {
+            let sessions = engine.sessions().await;
+            SessionList { count: sessions.len(), sessions }
+        };
+        monitor.respond(&monitor.sessions, query).await
     }
 
     async fn get_media(State(monitor): State<Arc<Self>>) -> Response {
-        to_completion(async move {
-            let query = async || MediaList::new(monitor.engine.media().await);
-            monitor.media.get(|| monitor.answer(query())).await
-        })
-        .await
+        let engine = Arc::clone(&monitor.engine);
+        monitor.respond(&monitor.media, async move { MediaList::new(engine.media().await) }).await
     }
 
     async fn query_status(&self) -> Status {
@@ -142,25 +138,18 @@ impl<E: Engine> Monitor<E> {
         }
     }
 
-    /// Waits for the engine, but not forever, and serialises what it said.
-    async fn answer<T: Serialize>(&self, query: impl Future<Output = T>) -> Answer {
-        match tokio::time::timeout(self.ages.patience, query).await {
-            Err(_) => Err(Failure::new(503, "the engine does not answer")),
-            Ok(value) => match serde_json::to_vec(&value) {
-                Ok(bytes) => Ok(Bytes::from(bytes)),
-                Err(error) => Err(Failure::new(500, format!("cannot write this as JSON: {error}"))),
-            },
+    /// Answers from the snapshot, or with what `query` finds; waits for the engine, but not forever.
+    async fn respond<T: Serialize>(&self, snapshot: &Snapshot<Answer>, query: impl Future<Output = T> + Send + 'static) -> Response {
+        let serialised = async move {
+            let value = query.await;
+            serde_json::to_vec(&value).map(Bytes::from).map_err(|error| Failure::new(500, format!("this cannot be JSON: {error}")))
+        };
+        match tokio::time::timeout(self.ages.patience, snapshot.get(serialised)).await {
+            Ok(Some(Ok(bytes))) => json(StatusCode::OK, bytes),
+            Ok(Some(Err(failure))) => failure.into_response(),
+            Ok(None) => Failure::new(500, "the query failed; the log says why").into_response(),
+            Err(_) => Failure::new(503, "the engine does not answer, or it is still reading the media folder; try again").into_response(),
         }
-    }
-}
-
-/// Lets a query end even when the client that started it goes away, so that its answer serves the next one and impatient clients
-/// cannot make the engine answer more often.
-async fn to_completion(query: impl Future<Output = Answer> + Send + 'static) -> Response {
-    match tokio::spawn(query).await {
-        Ok(Ok(bytes)) => json(StatusCode::OK, bytes),
-        Ok(Err(failure)) => failure.into_response(),
-        Err(_) => Failure::new(500, "the query failed").into_response(),
     }
 }
 

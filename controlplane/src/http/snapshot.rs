@@ -1,6 +1,7 @@
-//! A value that is asked for at most once per age, however many ask for it.
+//! A value that is asked for at most once at a time and once per age, however many ask for it and however soon they lose patience.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -8,26 +9,30 @@ use tokio::sync::Mutex;
 /// The last answer to a query, and when it came.
 pub(super) struct Snapshot<T> {
     age_max: Duration,
-    last: Mutex<Option<(Instant, T)>>,
+    last: Arc<Mutex<Option<(Instant, T)>>>,
 }
 
-impl<T: Clone> Snapshot<T> {
+impl<T: Clone + Send + 'static> Snapshot<T> {
     /// An empty snapshot whose answers are reused for `age_max`.
     pub(super) fn new(age_max: Duration) -> Self {
-        Self { age_max, last: Mutex::new(None) }
+        Self { age_max, last: Arc::default() }
     }
 
-    /// The last answer while it is fresh, else the answer of `query`. Callers who come while the query is under way wait for it and
-    /// share its answer.
-    pub(super) async fn get<F: Future<Output = T>>(&self, query: impl FnOnce() -> F) -> T {
-        let mut last = self.last.lock().await;
-        match &*last {
-            Some((at, value)) if at.elapsed() < self.age_max => value.clone(),
-            _ => {
-                let value = query().await;
-                *last = Some((Instant::now(), value.clone()));
-                value
-            }
+    /// The last answer while it is fresh, else the answer of `query`; `None` when that panicked. Callers who come while a query is under
+    /// way wait for it and share its answer. A caller that goes away leaves the query running: its answer serves the next one, and
+    /// nobody starts another before it has come.
+    pub(super) async fn get(&self, query: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if let Some((at, value)) = &*last
+            && at.elapsed() < self.age_max
+        {
+            return Some(value.clone());
         }
+        let task = tokio::spawn(async move {
+            let value = query.await;
+            *last = Some((Instant::now(), value.clone()));
+            value
+        });
+        task.await.ok()
     }
 }

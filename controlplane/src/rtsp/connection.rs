@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use rtsp_types::StatusCode;
+use tokio::sync::Notify;
 
 use super::framing::{Framer, Item, RawRequest};
 use super::normalise;
@@ -79,6 +80,8 @@ pub struct Connection<E: Engine> {
     /// Sessions that any request on this connection keeps alive.
     pub(super) sessions: Vec<Arc<Session>>,
     pub(super) channels: Vec<Channels>,
+    /// Notified when the engine gave up a session that is delivered through this connection.
+    pub(super) hangup: Arc<Notify>,
     framer: Framer,
     out: Vec<u8>,
 }
@@ -103,6 +106,7 @@ impl<E: Engine> Connection<E> {
             stream: None,
             sessions: Vec::new(),
             channels: Vec::new(),
+            hangup: Arc::default(),
             framer: Framer::default(),
             out: Vec::new(),
         }
@@ -189,7 +193,7 @@ impl<E: Engine> Connection<E> {
             self.flush(wire).await?;
             if let Err(error) = self.service.engine.run_session(session.engine_id).await {
                 tracing::warn!(session = session.public_id, %error, "delivery did not start");
-                self.service.end(&session, "its delivery did not start").await;
+                self.service.cut(&session, "its delivery did not start").await;
             }
         }
         Ok(())

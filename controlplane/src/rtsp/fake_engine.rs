@@ -85,13 +85,12 @@ pub struct FakeSession {
 /// An attached connection.
 #[derive(Debug)]
 pub struct FakeStream {
-    connection: File,
+    /// Gone once it is detached.
+    connection: Option<File>,
     /// All that was written through the engine.
     pub written: Vec<u8>,
     /// Frames that arrived.
     pub frames: Vec<(u8, Bytes)>,
-    /// Still attached.
-    pub attached: bool,
 }
 
 /// What the fake holds.
@@ -160,6 +159,13 @@ impl FakeEngine {
             return Err(EngineError::Unavailable("the engine does not answer".into()));
         }
         state.sessions.get_mut(&id).ok_or(EngineError::NoSession).and_then(act)
+    }
+}
+
+impl FakeStream {
+    /// True until it is detached.
+    pub fn is_attached(&self) -> bool {
+        self.connection.is_some()
     }
 }
 
@@ -301,17 +307,17 @@ impl Engine for FakeEngine {
         state.next += 1;
         let token = StreamToken(state.next);
         state.calls.push("attach".into());
-        let stream = FakeStream { connection: File::from(connection), written: Vec::new(), frames: Vec::new(), attached: true };
+        let stream = FakeStream { connection: Some(File::from(connection)), written: Vec::new(), frames: Vec::new() };
         state.streams.insert(token, stream);
         Ok(token)
     }
 
     fn stream_write(&self, stream: StreamToken, bytes: Bytes) {
         let mut state = self.state();
-        if let Some(stream) = state.streams.get_mut(&stream).filter(|stream| stream.attached) {
-            stream.written.extend_from_slice(&bytes);
+        if let Some(FakeStream { connection: Some(connection), written, .. }) = state.streams.get_mut(&stream) {
+            written.extend_from_slice(&bytes);
             // Tests write little, so that the socket takes it.
-            let _ = stream.connection.write_all(&bytes);
+            let _ = connection.write_all(&bytes);
         }
     }
 
@@ -325,7 +331,7 @@ impl Engine for FakeEngine {
         let mut state = self.state();
         state.calls.push("detach".into());
         if let Some(stream) = state.streams.get_mut(&stream) {
-            stream.attached = false;
+            stream.connection = None;
         }
     }
 }

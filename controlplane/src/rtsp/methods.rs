@@ -166,7 +166,7 @@ impl<E: Engine> Connection<E> {
         state.tracks.push(SetUpTrack { id: track_id, url, transport, torn_down: false });
         self.channels.retain(|channels| !(Arc::ptr_eq(&channels.session, &session) && channels.track_id == track_id));
         if matches!(transport, TrackTransport::Interleaved { .. }) {
-            session.set_interleaved();
+            session.deliver_through(&self.hangup);
             self.channels.push(Channels { session: Arc::clone(&session), track_id, pair });
             // A session made on another connection now depends on this one as well.
             if !self.sessions.iter().any(|known| Arc::ptr_eq(known, &session)) {

@@ -304,15 +304,22 @@ enum Why {
     Silent,
     /// The client broke the protocol and was told so.
     Refused,
+    /// The engine gave up what was delivered through it.
+    Undeliverable,
     /// The server stops.
     Stopped,
 }
 
 async fn converse<E: Engine>(stream: &TcpStream, connection: &mut Connection<E>, config: &RtspConfig) -> Why {
     let mut clock = IdleClock::new(Instant::now());
+    let hangup = Arc::clone(&connection.hangup);
     loop {
         let deadline = clock.deadline(&config.patience, Instant::now(), connection.has_session());
-        match timeout_at(deadline, stream.readable()).await {
+        let readable = tokio::select! {
+            readable = timeout_at(deadline, stream.readable()) => readable,
+            () = hangup.notified() => return Why::Undeliverable,
+        };
+        match readable {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Why::Broken,
             // A session that lived when the deadline was set may live still.

@@ -53,6 +53,17 @@ impl SessionDirectory {
     }
 }
 
+/// Why a session is ended without its client's asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Nothing was heard of its client.
+    Silent,
+    /// The engine gave up delivering it.
+    Failed,
+    /// The engine lost it.
+    Unknown,
+}
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Service<E> {
@@ -90,6 +101,13 @@ impl<E: Engine> Service<E> {
         }
     }
 
+    /// Ends a session whose delivery is broken, and the connections that it was delivered through: a client that waits there for media or
+    /// for answers would wait for ever.
+    pub async fn cut(&self, session: &Session, why: &str) {
+        self.end(session, why).await;
+        session.hang_up();
+    }
+
     /// Ends every session, all at once.
     pub async fn end_all(self: &Arc<Self>, why: &'static str) {
         let mut ends = JoinSet::new();
@@ -108,20 +126,24 @@ impl<E: Engine> Service<E> {
                 && let Some(why) = self.why_end(&session, overdue).await
             {
                 self.counters.sessions_expired.fetch_add(1, Relaxed);
-                self.end(&session, why).await;
+                match why {
+                    Why::Silent => self.end(&session, "its client is silent").await,
+                    Why::Failed => self.cut(&session, "the engine gave it up").await,
+                    Why::Unknown => self.cut(&session, "the engine does not know it").await,
+                }
             }
         }
     }
 
-    async fn why_end(&self, session: &Session, overdue: bool) -> Option<&'static str> {
+    async fn why_end(&self, session: &Session, overdue: bool) -> Option<Why> {
         let status = match self.engine.session_status(session.engine_id).await {
             Ok(status) => status,
-            Err(EngineError::NoSession) => return Some("the engine does not know it"),
+            Err(EngineError::NoSession) => return Some(Why::Unknown),
             // An engine that does not answer says nothing of the client.
             Err(_) => return None,
         };
         match status.state {
-            SessionState::Failed => return Some("the engine gave it up"),
+            SessionState::Failed => return Some(Why::Failed),
             SessionState::Ended => {}
             // Receiver reports show that the client lives, and so does a connection that takes what is played into it: an engine gives a
             // connection up when nothing goes out. After the end of the title only requests count.
@@ -135,6 +157,6 @@ impl<E: Engine> Service<E> {
             }
             _ => {}
         }
-        (overdue && session.silence() >= self.session_timeout).then_some("its client is silent")
+        (overdue && session.silence() >= self.session_timeout).then_some(Why::Silent)
     }
 }

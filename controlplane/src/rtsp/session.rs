@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dataplane::media::MediaDescription;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::engine::{SessionId, Started, StreamToken, TrackTransport};
@@ -76,7 +77,7 @@ pub struct Session {
     made: Instant,
     last_seen_ms: AtomicU64,
     last_polled_ms: AtomicU64,
-    interleaved: AtomicBool,
+    hangups: Mutex<Vec<Arc<Notify>>>,
     ended: AtomicBool,
 }
 
@@ -104,7 +105,7 @@ impl Session {
             made: Instant::now(),
             last_seen_ms: AtomicU64::new(0),
             last_polled_ms: AtomicU64::new(0),
-            interleaved: AtomicBool::new(false),
+            hangups: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -136,12 +137,26 @@ impl Session {
 
     /// A track of it is delivered in an RTSP connection.
     pub fn is_interleaved(&self) -> bool {
-        self.interleaved.load(Relaxed)
+        !self.hangups().is_empty()
     }
 
-    /// See [`Self::is_interleaved`].
-    pub fn set_interleaved(&self) {
-        self.interleaved.store(true, Relaxed);
+    /// A track of it is delivered in the RTSP connection that hangs up when this is notified.
+    pub fn deliver_through(&self, hangup: &Arc<Notify>) {
+        let mut hangups = self.hangups();
+        if !hangups.iter().any(|known| Arc::ptr_eq(known, hangup)) {
+            hangups.push(Arc::clone(hangup));
+        }
+    }
+
+    /// Has the connections closed that it is delivered through.
+    pub fn hang_up(&self) {
+        for hangup in self.hangups().drain(..) {
+            hangup.notify_one();
+        }
+    }
+
+    fn hangups(&self) -> MutexGuard<'_, Vec<Arc<Notify>>> {
+        self.hangups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True once it was ended.

@@ -88,6 +88,7 @@ pub fn roundtrip(codec: &Codec, max_payload_bytes: usize, sample: &[u8], sync: b
         }
         depacketiser
             .push(payload, meta.marker, TIMESTAMP.wrapping_add(meta.timestamp_offset), &mut sink)
+            // INVARIANT: this is the check itself; it runs in tests and fuzzing only.
             .expect("our own packets are understood");
     }
     if sent.error.is_none() || !has_marker {

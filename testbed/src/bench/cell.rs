@@ -68,8 +68,8 @@ impl Moment {
 ///
 /// # Errors
 /// The load generator cannot run, or the server's program is missing.
-pub fn measure_reported(peer: &Peer, media: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
-    match measure(peer, media, spec) {
+pub fn measure_reported(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
+    match measure(peer, media, logs, spec) {
         Err(BenchError::Peer(error @ PeerError::NotReady(..))) => Ok(Cell {
             peer: peer.name.clone(),
             spec,
@@ -84,13 +84,14 @@ pub fn measure_reported(peer: &Peer, media: &Path, spec: CellSpec) -> Result<Cel
     }
 }
 
-/// Starts the server, loads it, and stops it.
+/// Starts the server, loads it, and stops it. What the server says goes to a file in `logs`.
 ///
 /// # Errors
 /// The server does not start, or the load generator cannot run.
-pub fn measure(peer: &Peer, media: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
+pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
     let noise = noise::probe(None, 1.0).ok();
-    let mut server = peer.start(media, spec.limit)?;
+    let log = logs.join(format!("{}-{}-{}-{}.log", peer.name, spec.kind, spec.streams, spec.round));
+    let mut server = peer.start(media, spec.limit, &log)?;
     let options = options(&server, spec);
     let (mut from, mut to, mut died) = (None, None, false);
     let outcomes = load::run(&options, &mut |snapshot| {

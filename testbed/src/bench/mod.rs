@@ -122,14 +122,14 @@ pub fn run(args: &Args) -> Result<bool, BenchError> {
                 eprintln!("round {round} of {}: {} with {streams} streams", args.rounds, peer.name);
                 let cell =
                     CellSpec { streams, round, seconds: f64::from(args.seconds), ramp: args.ramp, limit: streams + 16, kind: "steady" };
-                cells.push(cell::measure_reported(peer, &media, cell)?);
+                cells.push(cell::measure_reported(peer, &media, &args.out, cell)?);
             }
         }
         if args.set_up > 0 {
             for peer in &peers {
                 eprintln!("round {round} of {}: {} sets up {} sessions as fast as it can", args.rounds, peer.name, args.set_up);
                 let cell = CellSpec { streams: args.set_up, round, seconds: 2.0, ramp: 1e6, limit: args.set_up + 16, kind: "set-up" };
-                cells.push(cell::measure_reported(peer, &media, cell)?);
+                cells.push(cell::measure_reported(peer, &media, &args.out, cell)?);
             }
         }
     }
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<bool, BenchError> {
         eprintln!("{}: {} sessions accepted, the rest refused", peer.name, args.accept);
         let asked = args.accept + args.accept.div_ceil(50);
         let cell = CellSpec { streams: asked, round: 1, seconds: f64::from(args.seconds), ramp: 500.0, limit: args.accept, kind: "limit" };
-        cells.push(cell::measure_reported(peer, &slow, cell)?);
+        cells.push(cell::measure_reported(peer, &slow, &args.out, cell)?);
     }
     let results = Results { settings: args.clone(), machine: Machine::read(), cells };
     let path = args.out.join("bench.json");

@@ -14,21 +14,22 @@ pub struct Record {
     pub timestamp: u32,
     /// RTP sequence number.
     pub seq: u16,
-    /// Bytes of the RTP packet.
+    /// Bytes of the packet's payload.
     pub bytes: u16,
 }
 
-/// What the meter found out about one packet. A measure is `None` where the packet gives no sample of it (see the module above).
+/// What the meter found out about one packet: how late it came by each measure, negative when early. A measure is `None` where the packet
+/// gives no sample of it (see the module above).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// When the packet arrived.
     pub arrival_ns: u64,
     /// Lateness of its frame; only the first packet of a frame has it.
-    pub frame_ns: Option<u64>,
+    pub frame_ns: Option<i64>,
     /// Lateness against the evenly spread frame.
-    pub even_ns: Option<u64>,
+    pub even_ns: Option<i64>,
     /// Lateness against the RTP timestamp.
-    pub burst_ns: u64,
+    pub burst_ns: i64,
 }
 
 /// Receives what a [`Meter`] finds out.
@@ -90,9 +91,7 @@ pub struct Meter {
     last_seq: Option<i64>,
     last_timestamp: Option<i64>,
     framer: Framer,
-    frame_line: LowerHull,
-    even_line: LowerHull,
-    burst_line: LowerHull,
+    earliest: LowerHull,
     seconds: Seconds,
     head_start_ns: u64,
 }
@@ -112,9 +111,7 @@ impl Meter {
             last_seq: None,
             last_timestamp: None,
             framer: Framer::new(clock_hz),
-            frame_line: LowerHull::default(),
-            even_line: LowerHull::default(),
-            burst_line: LowerHull::default(),
+            earliest: LowerHull::default(),
             seconds: Seconds::default(),
             head_start_ns: 0,
         }
@@ -149,7 +146,7 @@ impl Meter {
         if let Some(first) = points.first() {
             self.first_arrival_ns.get_or_insert(first.arrival_ns as u64);
         }
-        self.extend_lines(points);
+        self.extend_line(points);
         self.measure(points, sink);
     }
 
@@ -185,42 +182,31 @@ impl Meter {
         self.records = records;
     }
 
-    fn extend_lines(&mut self, points: &[Point]) {
+    /// Only first packets form the line: where they belong does not depend on how a frame is spread.
+    fn extend_line(&mut self, points: &[Point]) {
         let settled_from = self.first_arrival_ns.unwrap_or(0).saturating_add(self.settle_ns) as i64;
-        points.iter().filter(|p| p.arrival_ns >= settled_from).for_each(|p| self.extend_by(p));
-        if self.burst_line.line(0.0).is_none() {
+        let firsts = || points.iter().filter(|p| p.first);
+        firsts().filter(|p| p.arrival_ns >= settled_from).for_each(|p| self.earliest.push(p.frame_ns, p.arrival_ns - p.frame_ns));
+        if self.earliest.line(0.0).is_none() {
             // Too short to settle: better the whole of it than nothing.
-            points.iter().for_each(|p| self.extend_by(p));
-        }
-    }
-
-    fn extend_by(&mut self, point: &Point) {
-        let offset_ns = point.arrival_ns - point.frame_ns;
-        self.burst_line.push(point.frame_ns, offset_ns);
-        if point.first {
-            self.frame_line.push(point.frame_ns, offset_ns);
-        }
-        if let Some(even) = point.even_ns {
-            self.even_line.push(even, point.arrival_ns - even);
+            firsts().for_each(|p| self.earliest.push(p.frame_ns, p.arrival_ns - p.frame_ns));
         }
     }
 
     fn measure(&mut self, points: &[Point], sink: &mut impl Sink) {
-        let Some(burst) = self.burst_line.line(self.drift_ppm) else { return };
-        let frame = self.frame_line.line(self.drift_ppm);
-        let even = self.even_line.line(self.drift_ppm);
+        let Some(line) = self.earliest.line(self.drift_ppm) else { return };
         let (mut due_last, mut arrival_last) = (i64::MIN, i64::MIN);
         for point in points {
-            let height = |x: i64, offset_ns: i64| point.arrival_ns - x - offset_ns;
-            let burst_height = height(point.frame_ns, burst.offset_ns(point.frame_ns));
+            let on_time_ns = line.offset_ns(point.frame_ns);
+            let burst_height = point.arrival_ns - point.frame_ns - on_time_ns;
+            let even_height = point.even_ns.map(|x| point.arrival_ns - x - on_time_ns);
+            let frame_height = point.first.then_some(burst_height);
             self.head_start_ns = self.head_start_ns.max(burst_height.saturating_neg().max(0) as u64);
-            let even_height = point.even_ns.zip(even).map(|(x, line)| height(x, line.offset_ns(x)));
-            let frame_height = frame.filter(|_| point.first).map(|line| height(point.frame_ns, line.offset_ns(point.frame_ns)));
             sink.sample(Sample {
                 arrival_ns: point.arrival_ns as u64,
-                frame_ns: frame_height.map(|h| h.max(0) as u64),
-                even_ns: even_height.map(|h| h.max(0) as u64),
-                burst_ns: burst_height.max(0) as u64,
+                frame_ns: frame_height,
+                even_ns: even_height,
+                burst_ns: burst_height,
             });
             let due = point.arrival_ns - even_height.unwrap_or(burst_height);
             let bytes = u64::from(point.bytes);

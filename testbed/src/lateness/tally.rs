@@ -22,31 +22,46 @@ pub struct Tally {
     pub even: Histogram<u64>,
     /// Packets against their timestamps, ns.
     pub burst: Histogram<u64>,
+    /// The farthest that a packet came before its place in the evenly spread frame, ns.
+    pub even_early_max_ns: u64,
+    /// Sums of the distances from `even` and from `burst`, early or late, of packets that have both.
+    distance_ns: (u128, u128),
     /// Rate conformance.
     pub rate: RateTally,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { frame: histogram_ns(), even: histogram_ns(), burst: histogram_ns(), rate: RateTally::default() }
+        Self {
+            frame: histogram_ns(),
+            even: histogram_ns(),
+            burst: histogram_ns(),
+            even_early_max_ns: 0,
+            distance_ns: (0, 0),
+            rate: RateTally::default(),
+        }
     }
 }
 
 impl Tally {
     /// Counts a packet.
     pub fn record(&mut self, sample: &Sample) {
-        if let Some(late) = sample.frame_ns {
-            self.frame.saturating_record(late);
+        let late = |ns: i64| u64::try_from(ns).unwrap_or(0);
+        if let Some(ns) = sample.frame_ns {
+            self.frame.saturating_record(late(ns));
         }
-        if let Some(late) = sample.even_ns {
-            self.even.saturating_record(late);
+        if let Some(ns) = sample.even_ns {
+            self.even.saturating_record(late(ns));
+            self.even_early_max_ns = self.even_early_max_ns.max(late(ns.saturating_neg()));
+            self.distance_ns.0 += u128::from(ns.unsigned_abs());
+            self.distance_ns.1 += u128::from(sample.burst_ns.unsigned_abs());
         }
-        self.burst.saturating_record(sample.burst_ns);
+        self.burst.saturating_record(late(sample.burst_ns));
     }
 
-    /// The per-packet measure that fits this sender better, and whether it is the evenly spread one.
+    /// The per-packet measure from which this sender's packets lie less far away, and whether it is the evenly spread one.
     pub fn packet(&self) -> (&Histogram<u64>, bool) {
-        let even = !self.even.is_empty() && self.even.mean() <= self.burst.mean();
+        let even = !self.even.is_empty() && self.distance_ns.0 <= self.distance_ns.1;
         (if even { &self.even } else { &self.burst }, even)
     }
 }

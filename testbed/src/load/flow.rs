@@ -169,7 +169,8 @@ impl Flow {
         totals.packets += 1;
         totals.bytes += length as u64;
         self.on_arrival(arrival_ns, timestamp, totals);
-        let bytes = length.min(usize::from(u16::MAX)) as u16;
+        // The spread within a frame is one of the payload.
+        let bytes = length.saturating_sub(12).min(usize::from(u16::MAX)) as u16;
         if self.meter.push(Record { arrival_ns, timestamp, seq, bytes }) {
             let (points, judge) = totals.judging();
             self.meter.flush(points, judge);

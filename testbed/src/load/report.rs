@@ -67,6 +67,7 @@ fn part(metrics: &mut BTreeMap<&'static str, f64>, tally: &Tally) {
     let burst =
         ["burst_late_mean_ms", "burst_late_p50_ms", "burst_late_p90_ms", "burst_late_p99_ms", "burst_late_p999_ms", "burst_late_max_ms"];
     lateness(metrics, burst, &tally.burst);
+    metrics.insert("even_early_max_ms", tally.even_early_max_ns as f64 / 1e6);
     let packet = ["late_mean_ms", "late_p50_ms", "late_p90_ms", "late_p99_ms", "late_p999_ms", "late_max_ms"];
     lateness(metrics, packet, tally.packet().0);
     let [least, low, median, most] = tally.rate.spread();

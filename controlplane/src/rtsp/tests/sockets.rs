@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::expect;
+use crate::engine::SessionState;
 use crate::rtsp::fake_engine::FakeEngine;
 use crate::rtsp::{RtspConfig, RtspCounters, RtspServer, SessionDirectory};
 
@@ -161,8 +162,25 @@ async fn interleaved_answers_come_through_the_engine() {
     assert_eq!(running.directory.list().len(), 1);
     drop(stream);
     until("the session ends", || running.engine.state().sessions.is_empty()).await;
-    assert!(running.engine.state().streams.values().all(|s| !s.attached));
+    assert!(running.engine.state().streams.values().all(|s| !s.is_attached()));
     assert!(running.directory.list().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_engine_gave_up_is_closed() {
+    let running = start(local());
+    let mut stream = TcpStream::connect(running.addr).await.unwrap();
+    let start = Instant::now();
+    stream.write_all(SETUP_TCP.as_bytes()).await.unwrap();
+    until("the session is made", || !running.engine.state().sessions.is_empty()).await;
+    for session in running.engine.state().sessions.values_mut() {
+        session.state = SessionState::Failed;
+    }
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    assert!((30..40).contains(&start.elapsed().as_secs()), "at the next poll: {:?}", start.elapsed());
+    until("it is gone", || running.counters.snapshot().connections == 0).await;
+    assert!(running.engine.state().streams.values().all(|s| !s.is_attached()));
 }
 
 #[tokio::test]
