@@ -1,7 +1,7 @@
 //! `LocalEngine`: the connection protocol's messages carried out by the engine cores of this process.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,12 +53,29 @@ pub struct LocalConfig {
     pub stall_ns: u64,
 }
 
+/// A client's connection whose sending side an engine core has.
+struct Stream {
+    core: Arc<Core>,
+    /// A handle of our own, to end the connection with.
+    connection: TcpStream,
+}
+
+type Streams = HashMap<StreamToken, Stream>;
+
+impl Stream {
+    /// Ends a connection to which bytes were lost: what follows would make no sense to the client. The RTSP server sees its end.
+    fn end(&self) {
+        // It may have ended already.
+        let _ = self.connection.shutdown(Shutdown::Both);
+    }
+}
+
 /// The engine in this process.
 pub struct LocalEngine {
     cores: Vec<Arc<Core>>,
     titles: Arc<Titles>,
     sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
-    streams: Arc<Mutex<HashMap<StreamToken, Arc<Core>>>>,
+    streams: Arc<Mutex<Streams>>,
     next_id: AtomicU64,
     monitor: Monitor,
     config: LocalConfig,
@@ -76,7 +93,7 @@ impl LocalEngine {
         let window_ns = config.read_ahead_ns.saturating_add(WINDOW_SLACK_NS);
         let titles = Arc::new(Titles::new(library, config.chunk_bytes as u64, window_ns));
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
-        let streams: Arc<Mutex<HashMap<StreamToken, Arc<Core>>>> = Arc::default();
+        let streams: Arc<Mutex<Streams>> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
         let mut cores = Vec::new();
         for (index, &cpu) in config.cpus.iter().enumerate() {
@@ -157,7 +174,10 @@ impl LocalEngine {
     /// Makes sure that the session has its title open and a place on an engine core.
     async fn admit(&self, session: &Session, transport: TrackTransport) -> Result<Arc<Core>, EngineError> {
         let core = match transport {
-            TrackTransport::Interleaved { stream, .. } => Some(lock(&self.streams).get(&stream).cloned().ok_or(EngineError::NoSession)?),
+            TrackTransport::Interleaved { stream, .. } => {
+                let streams = lock(&self.streams);
+                Some(Arc::clone(&streams.get(&stream).ok_or(EngineError::NoSession)?.core))
+            }
             TrackTransport::Udp { .. } => None,
         };
         if let Some(reserved) = session.core() {
@@ -259,6 +279,11 @@ impl Engine for LocalEngine {
         let session = self.session(id)?;
         let _turn = session.turn.lock().await;
         let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
+        let from = match (from, to_ns) {
+            // A new end for a range that was begun: it is planned anew from where it stands.
+            (PlayFrom::Position, Some(_)) if session.is_begun() => PlayFrom::Npt(position(&core, id).await?),
+            _ => from,
+        };
         let plan = self.plan(&session, from, to_ns)?;
         let reply = core.ask(|reply| Command::Start { reply, session: id.0, plan }).await?;
         let Reply::Started { from_ns, to_ns, tracks, count } = reply else {
@@ -334,8 +359,9 @@ impl Engine for LocalEngine {
     async fn attach_stream(&self, connection: OwnedFd) -> Result<StreamToken, EngineError> {
         let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let token = StreamToken(self.new_id());
+        let own = connection.try_clone().map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
         core.ask(|reply| Command::AttachStream { reply, token: token.0, stream: connection }).await?;
-        lock(&self.streams).insert(token, core);
+        lock(&self.streams).insert(token, Stream { core, connection: TcpStream::from(own) });
         Ok(token)
     }
 
@@ -354,17 +380,18 @@ impl Engine for LocalEngine {
 }
 
 impl LocalEngine {
-    fn tell_stream(&self, stream: StreamToken, order: super::core::Order) {
-        let core = lock(&self.streams).get(&stream).cloned();
-        if let Some(core) = core
-            && core.tell(order).is_err()
+    fn tell_stream(&self, token: StreamToken, order: super::core::Order) {
+        let streams = lock(&self.streams);
+        if let Some(stream) = streams.get(&token)
+            && stream.core.tell(order).is_err()
         {
-            tracing::warn!(core = core.index, "engine core overloaded: bytes for a client connection were dropped");
+            tracing::warn!(core = stream.core.index, "engine core overloaded: a client's connection is ended");
+            stream.end();
         }
     }
 }
 
-fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<HashMap<StreamToken, Arc<Core>>>, notice: Notice) {
+fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<Streams>, notice: Notice) {
     match notice {
         Notice::Finished { session, outcome } => {
             let Some(session) = lock(sessions).get(&SessionId(session)).cloned() else { return };
@@ -378,8 +405,17 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
             session.inner().state = state;
         }
         Notice::StreamClosed { token } => {
-            lock(streams).remove(&StreamToken(token));
+            if let Some(stream) = lock(streams).remove(&StreamToken(token)) {
+                stream.end();
+            }
         }
+    }
+}
+
+async fn position(core: &Core, id: SessionId) -> Result<u64, EngineError> {
+    match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await? {
+        Reply::Session(report) => Ok(report.position_ns),
+        _ => Err(EngineError::Unavailable("the engine core gave a wrong answer".into())),
     }
 }
 

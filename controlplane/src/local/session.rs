@@ -62,6 +62,11 @@ impl Session {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A range was begun and has not ended.
+    pub(super) fn is_begun(&self) -> bool {
+        matches!(self.inner().state, Life::Prepared | Life::Playing)
+    }
+
     /// The engine core that the session is on.
     pub(super) fn core(&self) -> Option<Arc<Core>> {
         self.inner().reservation.as_ref().map(|r| Arc::clone(&r.core))

@@ -1,5 +1,7 @@
 //! What an engine core does on command.
 
+use std::net::SocketAddr;
+
 use pacing::Clock;
 use stack::host::{FlowSpec, Host, HostError, StreamError};
 
@@ -15,6 +17,11 @@ const RTP_PORT: u8 = 0;
 pub(super) const RTCP_PORT: u8 = 1;
 /// RTP time between the end of one range and the start of the next one, beside the time that passed.
 const RANGE_GAP_NS: u64 = 40_000_000;
+
+/// An outlet, and the client's RTP and RTCP addresses if it is UDP.
+type Opened = (Outlet, Option<(SocketAddr, SocketAddr)>);
+/// Why a track was not set up, and the boxes that go back to be freed.
+type NotSetUp<F> = (Refusal, Box<TrackSetup<F>>);
 
 impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     pub(super) fn obey(&mut self, command: Command<H::Stream, D::File>) {
@@ -98,7 +105,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         }
     }
 
-    fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), (Refusal, Box<TrackSetup<D::File>>)> {
+    fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), NotSetUp<D::File>> {
         let (outlet, remotes) = match self.open_outlet(setup.transport) {
             Ok(opened) => opened,
             Err(refusal) => return Err((refusal, setup)),
@@ -144,8 +151,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         Some(index)
     }
 
-    #[allow(clippy::type_complexity, reason = "the pair of addresses is what the caller stores")]
-    fn open_outlet(&mut self, transport: Transport) -> Result<(Outlet, Option<(std::net::SocketAddr, std::net::SocketAddr)>), Refusal> {
+    fn open_outlet(&mut self, transport: Transport) -> Result<Opened, Refusal> {
         match transport {
             Transport::Udp { rtp, rtcp, local } => {
                 let host = self.gdsl.host_mut();
