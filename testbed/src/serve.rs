@@ -119,9 +119,15 @@ impl Server {
         };
         let address = |key: &str| ready.as_ref().and_then(|r| r.get(key)).and_then(|a| a.parse::<SocketAddr>().ok());
         match (address("rtsp"), address("http"), &ready) {
-            (Some(rtsp), Some(http), Some(fields)) => {
-                Ok(Self { child: Some(child), terminated: false, stderr: Some(stderr), stdout: Some(stdout), rtsp, http, ready: fields.clone() })
-            }
+            (Some(rtsp), Some(http), Some(fields)) => Ok(Self {
+                child: Some(child),
+                terminated: false,
+                stderr: Some(stderr),
+                stdout: Some(stdout),
+                rtsp,
+                http,
+                ready: fields.clone(),
+            }),
             _ => {
                 let ended = child.try_wait()?;
                 let _ = child.kill();
