@@ -51,7 +51,7 @@ pub struct GdslCounters {
     pub chunk_shortages: u64,
     /// Upcalls.
     pub upcalls: u64,
-    /// Cycles that ended with peers still due.
+    /// Cycles that ended with peers still due: they were served in the next one.
     pub carried_over: u64,
 }
 
@@ -137,7 +137,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         Some(pair)
     }
 
-    /// Empties the pair's link; reads under way go on and are dropped when they arrive. Both modules sleep until they are woken.
+    /// Empties the pair's link; reads that the disk has go on and are dropped when they arrive, those that wait for it are taken back.
+    /// Both modules sleep until they are woken.
     pub fn clear_link(&mut self, id: PairId) {
         if self.slot(id).is_none() {
             return;
@@ -179,11 +180,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.slot(id)?.pair.as_deref_mut()
     }
 
-    /// The block at the front of the pair's link has arrived (or failed); also true when there is nothing to wait for.
-    pub fn front_arrived(&mut self, id: PairId) -> bool {
-        let Some(pair) = self.slot(id).and_then(|s| s.pair.as_deref()) else { return true };
-        let front = pair.link.get(0);
-        front.is_some_and(|(_, block)| !matches!(self.blocks.state(block), BlockState::Reading))
+    /// The block at the front of the pair's link has arrived (or failed); `None` when the link is empty or there is no such pair.
+    pub fn front_arrived(&mut self, id: PairId) -> Option<bool> {
+        let (_, block) = self.slot(id)?.pair.as_deref()?.link.get(0)?;
+        Some(!matches!(self.blocks.state(block), BlockState::Reading))
     }
 
     /// The host.
@@ -244,14 +244,14 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
         let mut worked = self.reap(now_ns);
-        let mut upcalls = 0;
+        let (mut upcalls, mut carried_over) = (0, false);
         for class in [Class::Guaranteed, Class::BestEffort] {
             while let Some(due) = self.wheels[class as usize].next_due_ns() {
                 if due > now_ns {
                     break;
                 }
                 if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(PACKETS_PER_UPCALL_MAX) {
-                    self.counters.carried_over += 1;
+                    carried_over = true;
                     break;
                 }
                 let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
@@ -261,6 +261,11 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
         worked |= upcalls > 0;
         self.counters.upcalls += u64::from(upcalls);
+        self.counters.carried_over += u64::from(carried_over);
+        if self.blocks.take_abandoned() {
+            let blocks = &mut self.blocks;
+            self.reads.retain(|read| !blocks.drop_unwanted(read.tag));
+        }
         if !self.reads.is_empty() {
             self.disk.submit(now_ns, &mut self.reads);
         }
@@ -332,7 +337,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let popped = io.popped;
         let wheel = &mut self.wheels[class as usize];
         if let NextUpcall::At(at_ns) | NextUpcall::OnLinkOrAt(at_ns) = next {
-            wheel.schedule(wheel_key, at_ns);
+            // Who asks for a time in the past has its turn in the next cycle, so that nobody fills this one alone.
+            wheel.schedule(wheel_key, at_ns.max(now_ns + 1));
         }
         let on_link = matches!(next, NextUpcall::OnLink | NextUpcall::OnLinkOrAt(_));
         match end {
@@ -401,8 +407,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     }
 
     fn count_lateness(&mut self) {
-        for (index, lateness_ns) in self.log.sent.drain(..) {
-            if let Some(pair) = self.slots.get_mut(index as usize).and_then(|s| s.pair.as_deref_mut()) {
+        for (id, lateness_ns) in self.log.sent.drain(..) {
+            let slot = self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation);
+            if let Some(pair) = slot.and_then(|s| s.pair.as_deref_mut()) {
                 pair.lateness.record_ns(lateness_ns);
             }
         }
