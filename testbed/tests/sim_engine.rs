@@ -1,10 +1,11 @@
 //! A whole engine in simulated time: every packet of a thousand sessions is checked.
 
-use dataplane::disks::sim::SimDiskConfig;
+use dataplane::disks::sim::{SimDiskConfig, SlowPeriods};
+use stack::sim::SimLink;
 use testbed::sim::{Report, Scenario, run};
 
 fn scenario(seed: u64, viewers: usize, seconds: u64) -> Scenario {
-    Scenario { seed, viewers, seconds, titles: 24, disk: SimDiskConfig::default(), tcp_percent: 20 }
+    Scenario { seed, viewers, seconds, ..Scenario::default() }
 }
 
 fn must(scenario: &Scenario) -> Report {
@@ -21,7 +22,7 @@ fn seed() -> u64 {
 fn a_thousand_sessions_are_on_time_for_two_minutes() {
     let report = must(&scenario(seed(), 1_000, 120));
     assert!(report.packets > 1_000_000 && report.sender_reports > 10_000 && report.byes > 1_000);
-    assert!(report.seeks > 1_000 && report.pauses > 1_000 && report.ended > 100);
+    assert!(report.seeks > 1_000 && report.pauses > 1_000 && report.ended > 100 && report.followed > 100);
     assert_eq!(report.failed, 0);
 }
 
@@ -36,6 +37,38 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 fn many_small_worlds() {
     for seed in 1..=40 {
         must(&scenario(seed, 20, 30));
+    }
+}
+
+#[test]
+fn reads_that_fail_end_the_sessions_that_need_them_and_no_others() {
+    // A spinning disk under a fifth of its load, slow at times, with bad sectors. What is read ahead must cover all of that.
+    let slow = Some(SlowPeriods { every_ns: 10_000_000_000, for_ns: 300_000_000, factor: 3 });
+    let disk = SimDiskConfig {
+        lanes: 1,
+        seek_min_ns: 1_000_000,
+        seek_max_ns: 8_000_000,
+        bytes_per_s: 150_000_000,
+        errors_per_million: 5_000,
+        slow,
+        ..SimDiskConfig::default()
+    };
+    let mut failed = 0;
+    for seed in 1..=5 {
+        let report = must(&Scenario { disk: disk.clone(), failures: true, patience_ns: Some(500_000_000), ..scenario(seed, 40, 60) });
+        assert!(report.packets > 50_000 && report.ended > 0, "the others are served");
+        failed += report.failed;
+    }
+    assert!(failed > 5, "{failed} sessions met a read that failed");
+}
+
+#[test]
+fn a_full_network_makes_late_but_keeps_order_and_content() {
+    // About what the viewers need on the average.
+    let link = Some(SimLink { rate_bps: 40_000_000, queue_bytes: 20_000 });
+    for seed in 1..=3 {
+        let report = must(&Scenario { link, patience_ns: None, restless: false, ..scenario(seed, 30, 120) });
+        assert!(report.backpressure > 1_000 && report.ended > 10, "the network was full, and sessions came to their end");
     }
 }
 

@@ -19,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Buffers that are never reserved: reads of sessions that are gone may still be under way.
 const CHUNK_SLACK: usize = 32;
 
+/// How often a command that must not get lost is offered again.
+const INSIST_EVERY: Duration = Duration::from_millis(20);
+
 pub(super) type Order = Command<OwnedFd, MediaFile>;
 
 /// What an engine core tells without being asked.
@@ -26,6 +29,12 @@ pub(super) type Order = Command<OwnedFd, MediaFile>;
 pub(super) enum Notice {
     Finished { session: u64, outcome: Outcome },
     StreamClosed { token: u64 },
+}
+
+/// An answer that is to come.
+pub(super) struct Answer {
+    id: u64,
+    rx: oneshot::Receiver<Reply>,
 }
 
 pub(super) struct Core {
@@ -94,6 +103,12 @@ impl Core {
 
     /// Sends a command and waits for its answer.
     pub(super) async fn ask(&self, order: impl FnOnce(u64) -> Order + Send) -> Result<Reply, EngineError> {
+        let answer = self.send(order)?;
+        self.answer(answer).await
+    }
+
+    /// Sends a command whose answer is to be waited for by [`Self::answer`]. Commands are carried out in the order of these calls.
+    pub(super) fn send(&self, order: impl FnOnce(u64) -> Order) -> Result<Answer, EngineError> {
         let id = self.next_reply.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();
         self.waiting().insert(id, tx);
@@ -101,6 +116,29 @@ impl Core {
             self.waiting().remove(&id);
             return Err(error);
         }
+        Ok(Answer { id, rx })
+    }
+
+    /// Sends a command that must not get lost: when the engine core takes none at the moment it is sent later. `kept` is dropped once the
+    /// command is on its way. Its answer goes to nobody: reply numbers start at 1.
+    pub(super) fn insist<K: Send + 'static>(self: &Arc<Self>, order: impl Fn(u64) -> Order + Send + 'static, kept: K) {
+        if self.tell(order(0)).is_ok() {
+            return;
+        }
+        let core = Arc::clone(self);
+        let later = async move {
+            while core.tell(order(0)).is_err() && !core.is_finished() {
+                tokio::time::sleep(INSIST_EVERY).await;
+            }
+            drop(kept);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(later)),
+            Err(_) => tracing::error!(core = self.index, "engine core overloaded: what it was to free stays in use"),
+        }
+    }
+
+    pub(super) async fn answer(&self, Answer { id, rx }: Answer) -> Result<Reply, EngineError> {
         match tokio::time::timeout(ANSWER_TIMEOUT, rx).await {
             Ok(Ok(Reply::Refused(refusal))) => Err(error_of(refusal)),
             Ok(Ok(reply)) => Ok(reply),

@@ -70,6 +70,22 @@ impl Stream {
     }
 }
 
+/// A stream that an engine core takes over; the core lets go of it again if nobody is left to use it.
+struct Attaching<'a> {
+    core: &'a Arc<Core>,
+    token: StreamToken,
+    done: bool,
+}
+
+impl Drop for Attaching<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let token = self.token.0;
+            self.core.insist(move |_| Command::DetachStream { token }, ());
+        }
+    }
+}
+
 /// The engine in this process.
 pub struct LocalEngine {
     cores: Vec<Arc<Core>>,
@@ -269,8 +285,21 @@ impl Engine for LocalEngine {
         };
         let pair = spec.build().ok_or_else(|| EngineError::NotFound(format!("track {track_id}")))?;
         let setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair });
-        core.ask(|reply| Command::SetupTrack { reply, session: id.0, setup }).await?;
-        session.inner().tracks.push(track);
+        let answer = {
+            let mut inner = session.inner();
+            // A session that is destroyed meanwhile must not come to life again: the engine core would make a new one.
+            if inner.destroyed {
+                return Err(EngineError::NoSession);
+            }
+            let answer = core.send(|reply| Command::SetupTrack { reply, session: id.0, setup })?;
+            // Noted now: whoever waits for the answer may be gone when it comes.
+            inner.tracks.push(track);
+            answer
+        };
+        if let Err(error) = core.answer(answer).await {
+            session.inner().tracks.retain(|&other| other != track);
+            return Err(error);
+        }
         let server_ports = matches!(transport, TrackTransport::Udp { .. }).then(|| core.facts().ports);
         Ok(TrackReady { ssrc, server_ports })
     }
@@ -285,8 +314,14 @@ impl Engine for LocalEngine {
             _ => from,
         };
         let plan = self.plan(&session, from, to_ns)?;
-        let reply = core.ask(|reply| Command::Start { reply, session: id.0, plan }).await?;
-        let Reply::Started { from_ns, to_ns, tracks, count } = reply else {
+        let resume = plan.is_none();
+        let mut reply = core.ask(|reply| Command::Start { reply, session: id.0, plan }).await;
+        if resume && matches!(reply, Err(EngineError::State(_))) {
+            // It came to its end while it was asked to go on; the news of that is here by now.
+            let plan = self.plan(&session, from, to_ns)?;
+            reply = core.ask(|reply| Command::Start { reply, session: id.0, plan }).await;
+        }
+        let Reply::Started { from_ns, to_ns, tracks, count } = reply? else {
             return Err(EngineError::Unavailable("the engine core gave a wrong answer".into()));
         };
         session.inner().state = Life::Prepared;
@@ -299,8 +334,12 @@ impl Engine for LocalEngine {
         let _turn = session.turn.lock().await;
         let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
         // Before the command: the end of a short range may be told before its answer is read.
-        session.inner().state = Life::Playing;
-        core.ask(|reply| Command::Run { reply, session: id.0 }).await.map(|_| ())
+        let before = std::mem::replace(&mut session.inner().state, Life::Playing);
+        let answer = core.ask(|reply| Command::Run { reply, session: id.0 }).await;
+        if answer.is_err() {
+            session.inner().state = before;
+        }
+        answer.map(|_| ())
     }
 
     async fn stop_session(&self, id: SessionId) -> Result<u64, EngineError> {
@@ -319,15 +358,23 @@ impl Engine for LocalEngine {
 
     async fn destroy_session(&self, id: SessionId) {
         let Some(session) = lock(&self.sessions).remove(&id) else { return };
-        let _turn = session.turn.lock().await;
-        let reservation = {
+        // All that must happen happens before the first wait, so that it happens even when nobody stays to hear of it. Commands keep
+        // their order: what is set up in the place that is given back finds it free.
+        let sent = {
             let mut inner = session.inner();
             inner.destroyed = true;
-            inner.reservation.take()
+            inner.reservation.take().map(|reservation| {
+                let core = Arc::clone(&reservation.core);
+                let order = move |reply| Command::Destroy { reply, session: id.0 };
+                let answer = core.send(order);
+                if answer.is_err() {
+                    core.insist(order, reservation);
+                }
+                (core, answer)
+            })
         };
-        if let Some(reservation) = reservation {
-            // The place is given back when the engine core has let go of it.
-            let _ = reservation.core.ask(|reply| Command::Destroy { reply, session: id.0 }).await;
+        if let Some((core, Ok(answer))) = sent {
+            let _ = core.answer(answer).await;
         }
     }
 
@@ -360,7 +407,10 @@ impl Engine for LocalEngine {
         let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let token = StreamToken(self.new_id());
         let own = connection.try_clone().map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
+        let mut attaching = Attaching { core: &core, token, done: false };
         core.ask(|reply| Command::AttachStream { reply, token: token.0, stream: connection }).await?;
+        attaching.done = true;
+        drop(attaching);
         lock(&self.streams).insert(token, Stream { core, connection: TcpStream::from(own) });
         Ok(token)
     }
@@ -374,8 +424,9 @@ impl Engine for LocalEngine {
     }
 
     fn detach_stream(&self, stream: StreamToken) {
-        self.tell_stream(stream, Command::DetachStream { token: stream.0 });
-        lock(&self.streams).remove(&stream);
+        if let Some(Stream { core, .. }) = lock(&self.streams).remove(&stream) {
+            core.insist(move |_| Command::DetachStream { token: stream.0 }, ());
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub struct StartPlan {
 }
 
 /// A track's samples are due at most this long before the sample that the range is asked for; earlier ones go out at the start.
-const LEAD_NS_MAX: i64 = 1_000_000_000;
+const LEAD_NS_MAX: i64 = 100_000_000;
 
 impl StartPlan {
     /// A plan that plays `tracks` (positions in the title) from the sync sample at or before `from_ns` up to `to_ns`.
@@ -91,7 +91,7 @@ impl StartPlan {
         // A sample may have begun long before (a gap in the sound, a second picture track with rare sync samples): nobody waits for that
         // time to pass again.
         let begins_ns = leader_dts_ns.unwrap_or(i64::try_from(from_ns).unwrap_or(i64::MAX));
-        let start_dts_ns = if start_dts_ns == i64::MAX { 0 } else { start_dts_ns.max(begins_ns.saturating_sub(LEAD_NS_MAX)) };
+        let start_dts_ns = if start_dts_ns == i64::MAX { begins_ns } else { start_dts_ns.max(begins_ns.saturating_sub(LEAD_NS_MAX)) };
         Self { from_ns, to_ns, start_dts_ns, tracks: plans }
     }
 }

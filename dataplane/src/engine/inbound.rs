@@ -74,18 +74,19 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let mut inbox =
             std::mem::replace(&mut self.inbox, Inbox { from: Vec::new(), bytes: Box::default(), openers: Box::default(), next_opener: 0 });
         let count = self.gdsl.host_mut().receive(now_ns, DATAGRAMS_PER_TURN, &mut |from, bytes| inbox.put(from, bytes));
-        for (i, &(from, len)) in inbox.from.iter().enumerate() {
-            if from.local_port == RTCP_PORT
-                && let Some(packet) = inbox.bytes.get(i).and_then(|b| b.get(..len))
-            {
-                self.rtcp_over_udp(now_ns, from.remote, packet, &inbox);
-            }
-        }
+        // First, so that a report finds the port that was opened just before it.
         for i in 0..inbox.from.len() {
             if let Some(&(from, _)) = inbox.from.get(i)
                 && from.local_port != RTCP_PORT
             {
                 inbox.note_opener(from.remote);
+            }
+        }
+        for (i, &(from, len)) in inbox.from.iter().enumerate() {
+            if from.local_port == RTCP_PORT
+                && let Some(packet) = inbox.bytes.get(i).and_then(|b| b.get(..len))
+            {
+                self.rtcp_over_udp(now_ns, from.remote, packet, &inbox);
             }
         }
         inbox.from.clear();

@@ -1,5 +1,6 @@
 //! A simulated connection: the host writes into one end, the test holds the other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::streams::{ByteSink, SinkError};
@@ -16,21 +17,28 @@ struct Pipe {
     given_up: bool,
 }
 
+#[derive(Default)]
+struct Shared {
+    pipe: Mutex<Pipe>,
+    /// `read` is not empty.
+    has_read: AtomicBool,
+}
+
 /// The sending side, for [`Host::attach_stream`](crate::host::Host::attach_stream).
-pub struct SimStream(Arc<Mutex<Pipe>>);
+pub struct SimStream(Arc<Shared>);
 
 /// The peer's side. Reads everything at once until told to stop.
-pub struct SimPeer(Arc<Mutex<Pipe>>);
+pub struct SimPeer(Arc<Shared>);
 
 /// A connection whose buffers (of both machines together) hold `buffer_bytes` while the peer does not read.
 pub fn stream_pair(buffer_bytes: usize) -> (SimStream, SimPeer) {
-    let pipe = Arc::new(Mutex::new(Pipe { buffer_bytes, ..Pipe::default() }));
+    let pipe = Arc::new(Shared { pipe: Mutex::new(Pipe { buffer_bytes, ..Pipe::default() }), ..Shared::default() });
     (SimStream(Arc::clone(&pipe)), SimPeer(pipe))
 }
 
-fn lock(pipe: &Mutex<Pipe>) -> MutexGuard<'_, Pipe> {
+fn lock(shared: &Shared) -> MutexGuard<'_, Pipe> {
     // Every change is one statement, so that a panic elsewhere leaves nothing half done.
-    pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.pipe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SimPeer {
@@ -46,6 +54,7 @@ impl SimPeer {
         let buffered = std::mem::take(&mut pipe.buffered);
         pipe.read_bytes += buffered.len() as u64;
         pipe.read.extend(buffered);
+        self.0.has_read.store(true, Ordering::Relaxed);
     }
 
     /// Closes the connection: the host's next write fails.
@@ -55,7 +64,20 @@ impl SimPeer {
 
     /// What was read since the last call. Call it now and then in long runs: it is kept until then.
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut lock(&self.0).read)
+        let mut all = Vec::new();
+        self.take_into(&mut all);
+        all
+    }
+
+    /// As [`Self::take`], appended to `out`; how many bytes that is. Costs next to nothing when there are none.
+    pub fn take_into(&self, out: &mut Vec<u8>) -> usize {
+        if !self.0.has_read.swap(false, Ordering::Relaxed) {
+            return 0;
+        }
+        let read = &mut lock(&self.0).read;
+        let count = read.len();
+        out.append(read);
+        count
     }
 
     /// Bytes read since the connection began.
@@ -86,6 +108,7 @@ impl ByteSink for SimStream {
             pipe.read.extend_from_slice(second);
             let count = first.len() + second.len();
             pipe.read_bytes += count as u64;
+            self.0.has_read.store(true, Ordering::Relaxed);
             return Ok(count);
         }
         let room = pipe.buffer_bytes.saturating_sub(pipe.buffered.len());

@@ -23,16 +23,20 @@ use hugepages::{Arena, ChunkPool};
 use pacing::{Clock, SimClock};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use stack::host::Host;
-use stack::sim::{SimConfig, SimHost, SimStream};
+use stack::host::{Host, Received};
+use stack::sim::{SimConfig, SimHost, SimLink, SimStream};
 
 pub use titles::SimTitle;
-use viewer::Viewer;
+use viewer::{Manners, Viewer};
 
 type Order = Command<SimStream, SimFile>;
 type Core = EngineCore<SimHost, SimDisk, SimClock>;
 
 const CHUNK_BYTES: usize = 64 << 10;
+/// The engine core looks for datagrams at most this often (a real host wakes it).
+const ARRIVAL_POLL_NS: u64 = 100_000;
+/// What the richest title needs for the time that is read ahead, less what viewers of one title share.
+const CHUNKS_PER_VIEWER: usize = 8;
 const RTCP_PORT: u8 = 1;
 
 /// What a run is like.
@@ -48,8 +52,35 @@ pub struct Scenario {
     pub titles: usize,
     /// The disk.
     pub disk: SimDiskConfig,
+    /// The network; `None` for one without bounds.
+    pub link: Option<SimLink>,
     /// Of a hundred viewers, how many take RTP interleaved in TCP.
     pub tcp_percent: u32,
+    /// Viewers seek, pause and leave at any moment; otherwise they watch to the end first.
+    pub restless: bool,
+    /// How late a packet may leave, nanoseconds. `None`: any time will do, and only order and content are checked.
+    pub patience_ns: Option<u64>,
+    /// Sessions may be given up by the engine.
+    pub failures: bool,
+}
+
+impl Default for Scenario {
+    /// Fifty viewers for half a minute, on a good disk and network, each packet at most 2 ms late: the disk's worst wait at the start of
+    /// a range, the catch-up spacing behind it.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            viewers: 50,
+            seconds: 30,
+            titles: 24,
+            disk: SimDiskConfig::default(),
+            link: None,
+            tcp_percent: 20,
+            restless: true,
+            patience_ns: Some(2_000_000),
+            failures: false,
+        }
+    }
 }
 
 /// What a run came to.
@@ -71,6 +102,14 @@ pub struct Report {
     pub ended: u64,
     /// Sessions that the engine gave up.
     pub failed: u64,
+    /// Clients behind a NAT that were followed to another address.
+    pub followed: u64,
+    /// Reports of viewers that no session took.
+    pub rtcp_ignored: u64,
+    /// Flushes that the network did not take as a whole.
+    pub backpressure: u64,
+    /// Most buffers in use at once.
+    pub chunks_used_max: usize,
     /// Highest lateness, nanoseconds.
     pub lateness_max_ns: u64,
     /// Hash over every datagram, its time and its destination.
@@ -88,6 +127,9 @@ struct World {
     /// Which viewer a UDP port of the clients belongs to.
     by_remote: HashMap<SocketAddr, usize>,
     by_session: HashMap<u64, usize>,
+    /// The viewers that take RTP interleaved.
+    interleaved: Vec<usize>,
+    stream_bytes: u64,
     waiting: HashMap<u64, usize>,
     next_reply: u64,
     rng: StdRng,
@@ -109,9 +151,9 @@ impl World {
     fn new(scenario: &Scenario) -> Result<Self, String> {
         let clock = SimClock::new(1_000_000_000);
         let viewers = scenario.viewers as u32;
-        let host_config = SimConfig { flows_max: 8 * viewers, streams_max: viewers, ..SimConfig::default() };
+        let host_config = SimConfig { flows_max: 8 * viewers, streams_max: viewers, link: scenario.link, ..SimConfig::default() };
         let tx_frames = host_config.tx_frames;
-        let chunks = scenario.viewers * 16 + 64;
+        let chunks = scenario.viewers * CHUNKS_PER_VIEWER + 64;
         let arena = Arena::new(chunks * CHUNK_BYTES).map_err(|e| e.to_string())?;
         let pool = ChunkPool::new(arena, CHUNK_BYTES);
         let (commands, commands_rx) = bounded(4 * scenario.viewers + 16);
@@ -123,9 +165,13 @@ impl World {
         let core = EngineCore::new(config, clock.clone(), host, disk, pool, commands_rx, events_tx);
         let mut rng = StdRng::seed_from_u64(scenario.seed);
         let titles = (0..scenario.titles).map(|i| SimTitle::make(i as u64 + 1, &mut rng)).collect::<Vec<_>>();
-        let viewers = (0..scenario.viewers)
-            .map(|i| Viewer::new(i, rng.random_ratio(scenario.tcp_percent, 100), clock.now_ns() + rng.random_range(0..10_000_000_000)))
-            .collect();
+        let manners = Manners { restless: scenario.restless, patience_ns: scenario.patience_ns, failures: scenario.failures };
+        let mut viewer = |i| {
+            let tcp = rng.random_ratio(scenario.tcp_percent, 100);
+            Viewer::new(i, tcp, manners, clock.now_ns() + rng.random_range(0..10_000_000_000))
+        };
+        let viewers: Vec<Viewer> = (0..scenario.viewers).map(&mut viewer).collect();
+        let interleaved = viewers.iter().filter(|v| v.tcp).map(|v| v.index).collect();
         Ok(Self {
             clock,
             core,
@@ -135,6 +181,8 @@ impl World {
             viewers,
             by_remote: HashMap::new(),
             by_session: HashMap::new(),
+            interleaved,
+            stream_bytes: 0,
             waiting: HashMap::new(),
             next_reply: 1,
             rng,
@@ -160,6 +208,9 @@ impl World {
                 agenda.insert((self.viewers[index].next_action_ns.max(now_ns + 1), index));
             }
             core_next_ns = self.turn()?.unwrap_or(end_ns).max(now_ns + 1);
+            if self.core.host_mut().next_arrival_ns().is_some() {
+                core_next_ns = core_next_ns.min(now_ns + ARRIVAL_POLL_NS);
+            }
         }
         Ok(())
     }
@@ -171,6 +222,8 @@ impl World {
             self.hear(event)?;
         }
         self.check_sent()?;
+        let pool = self.core.pool();
+        self.report.chunks_used_max = self.report.chunks_used_max.max(pool.capacity() - pool.free());
         let more = self.core.has_commands().then(|| self.clock.now_ns());
         Ok(more.or(turn.next_ns))
     }
@@ -186,7 +239,7 @@ impl World {
             }
             Event::Finished { session, outcome } => {
                 let Some(&index) = self.by_session.get(&session) else { return Err(format!("end of unknown session {session}")) };
-                self.viewers[index].finished(outcome, &mut self.report)
+                self.viewers[index].finished(outcome, self.clock.now_ns(), &mut self.report)
             }
             Event::StreamClosed { token } => Err(format!("stream {token} was given up")),
             Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) | Event::Stopped => Ok(()),
@@ -194,7 +247,7 @@ impl World {
     }
 
     fn check_sent(&mut self) -> Result<(), String> {
-        let Self { core, viewers, by_remote, titles, report, trace, .. } = self;
+        let Self { core, viewers, by_remote, report, trace, .. } = self;
         let mut wrong = None;
         core.host_mut().take_sent(|sent| {
             if wrong.is_some() {
@@ -204,7 +257,7 @@ impl World {
             trace.write_u16(sent.remote.port());
             trace.write(sent.bytes);
             let answer = match by_remote.get(&sent.remote) {
-                Some(&index) => viewers[index].datagram(titles, sent.remote, sent.local_port == RTCP_PORT, sent.at_ns, sent.bytes, report),
+                Some(&index) => viewers[index].datagram(sent.remote, sent.local_port == RTCP_PORT, sent.at_ns, sent.bytes, report),
                 None => Err(format!("a datagram to nobody, {}", sent.remote)),
             };
             wrong = answer.err();
@@ -212,9 +265,14 @@ impl World {
         if let Some(wrong) = wrong {
             return Err(format!("at {} ns: {wrong}", self.clock.now_ns()));
         }
+        let stream_bytes = self.core.host_mut().counters().stream_tx_bytes;
+        if stream_bytes == std::mem::replace(&mut self.stream_bytes, stream_bytes) {
+            return Ok(());
+        }
         let now_ns = self.clock.now_ns();
-        for viewer in self.viewers.iter_mut().filter(|v| v.is_tcp()) {
-            viewer.read_stream(&self.titles, now_ns, &mut self.report, &mut self.trace).map_err(|e| format!("at {now_ns} ns: {e}"))?;
+        for &index in &self.interleaved {
+            let read = self.viewers[index].read_stream(now_ns, &mut self.report, &mut self.trace);
+            read.map_err(|e| format!("at {now_ns} ns: {e}"))?;
         }
         Ok(())
     }
@@ -223,7 +281,10 @@ impl World {
         let now_ns = self.clock.now_ns();
         let mut orders = Vec::new();
         let viewer = &mut self.viewers[index];
-        viewer.act(now_ns, &self.titles, &mut self.rng, &mut self.report, &mut orders);
+        viewer.act(now_ns, &self.titles, &mut self.rng, &mut self.report, &mut orders)?;
+        for (local_port, remote, bytes) in viewer.send(now_ns, &mut self.rng) {
+            self.core.host_mut().inject(now_ns, Received { local_port, remote }, &bytes);
+        }
         for remote in viewer.remotes() {
             self.by_remote.insert(remote, index);
         }
@@ -238,6 +299,18 @@ impl World {
             }
             self.commands.try_send(order.into_command(id)).map_err(|_| "the command queue is full".to_owned())?;
         }
+        Ok(())
+    }
+
+    /// Asks the core for its counters.
+    fn ask_core(&mut self) -> Result<(), String> {
+        self.commands.try_send(Command::CoreStatus { reply: 0, report: Box::default() }).map_err(|_| "the command queue is full")?;
+        self.core.turn();
+        let Some(Event::Reply { reply: Reply::Core(status), .. }) = self.events.try_iter().last() else {
+            return Err("the core does not tell its status".into());
+        };
+        (self.report.followed, self.report.rtcp_ignored) = (status.flows_followed, status.rtcp_ignored);
+        self.report.backpressure = status.host.tx_backpressure;
         Ok(())
     }
 
@@ -259,6 +332,7 @@ impl World {
                 break;
             }
         }
+        self.ask_core()?;
         let pool = self.core.pool();
         if pool.free() != pool.capacity() {
             return Err(format!("{} of {} buffers did not come back", pool.capacity() - pool.free(), pool.capacity()));

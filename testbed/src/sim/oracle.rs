@@ -6,10 +6,21 @@ use dataplane::delivery::{PACKET_BYTES_MAX, StartPlan, TrackPlan};
 use dataplane::media::Title;
 use dataplane::payload::{Packetiser, SliceBytes, Step};
 use dataplane::rtp::header::{HEADER_BYTES, RtpPacket};
+use dataplane::rtp::rtcp::{ReportBlock, Writer};
 use pacing::schedule::ticks_to_ns;
 
-/// The wheel's resolution, in both directions: the anchor is inferred from the first packet, which may itself be a tick late.
+/// The wheel's resolution: what is not known of the anchor once it has settled.
 const TICK_NS: u64 = 20_000;
+/// So long after the first packet of a range its anchor is still moved by packets that were less late.
+const SETTLING_NS: u64 = 200_000_000;
+
+/// The time line of a session, inferred from the packets that were sent: nobody is told when delivery began, and the first packets may be
+/// late themselves.
+pub(super) struct Anchor {
+    /// Time at which the range's start was due, as far as is known.
+    ns: i64,
+    settled_ns: u64,
+}
 
 /// What one packet must be.
 struct Expected {
@@ -140,8 +151,14 @@ impl TrackOracle {
         None
     }
 
-    /// Checks a packet that was sent at `at_ns`. The anchor of the session's time line is set by the first one. The answer is its lateness.
-    pub(super) fn packet(&mut self, at_ns: u64, bytes: &[u8], anchor_ns: &mut Option<i64>, patience_ns: u64) -> Result<u64, String> {
+    /// Checks a packet that was sent at `at_ns`. The anchor of the session's time line is set by the first ones. The answer is its lateness.
+    pub(super) fn packet(
+        &mut self,
+        at_ns: u64,
+        bytes: &[u8],
+        anchor: &mut Option<Anchor>,
+        patience_ns: Option<u64>,
+    ) -> Result<u64, String> {
         let packet = RtpPacket::new_checked(bytes).map_err(|e| e.to_string())?;
         let sample = self.next;
         let Some(expected) = self.expect() else { return Err("a packet beyond the end of the range".into()) };
@@ -160,17 +177,35 @@ impl TrackOracle {
         if packet.timestamp().wrapping_sub(timestamp).wrapping_add(2) > 4 {
             return Err(what(format!("RTP time {}, {timestamp} was expected", packet.timestamp())));
         }
-        let anchor_ns = *anchor_ns.get_or_insert(at_ns as i64 - expected.due_after_ns);
-        let lateness_ns = at_ns as i64 - anchor_ns - expected.due_after_ns;
-        if lateness_ns < -(TICK_NS as i64) || lateness_ns > patience_ns as i64 {
+        let shows_ns = at_ns as i64 - expected.due_after_ns.max(0);
+        let anchor = anchor.get_or_insert(Anchor { ns: shows_ns, settled_ns: at_ns + SETTLING_NS });
+        if at_ns < anchor.settled_ns || patience_ns.is_none() {
+            anchor.ns = anchor.ns.min(shows_ns);
+        }
+        let lateness_ns = shows_ns - anchor.ns;
+        if patience_ns.is_some_and(|patience_ns| lateness_ns < -(TICK_NS as i64) || lateness_ns > patience_ns as i64) {
             return Err(what(format!("sent {lateness_ns} ns after it was due")));
         }
         Ok(lateness_ns.max(0) as u64)
     }
 
+    /// A receiver report on this stream.
+    pub(super) fn receiver_report(&self) -> Vec<u8> {
+        let mut packet = vec![0; 128];
+        let mut writer = Writer::new(&mut packet);
+        let highest_seq = self.seq.map_or(0, |seq| seq.wrapping_sub(1).into());
+        let (ssrc, jitter) = (self.ssrc, 9);
+        let block = ReportBlock { ssrc, fraction_lost: 0, cumulative_lost: 0, highest_seq, jitter, last_sr: 0, delay_since_last_sr: 0 };
+        let written = writer.receiver_report(!ssrc, &[block]).and_then(|()| writer.cname(!ssrc, b"viewer"));
+        debug_assert!(written.is_ok(), "a report of one block fits");
+        let len = writer.len();
+        packet.truncate(len);
+        packet
+    }
+
     /// RTP time that belongs to `at_ns`, for sender reports.
-    pub(super) fn rtp_time_at(&self, at_ns: u64, anchor_ns: i64) -> u32 {
-        let dts_ns = at_ns as i64 - anchor_ns + self.start_dts_ns;
+    pub(super) fn rtp_time_at(&self, at_ns: u64, anchor: &Anchor) -> u32 {
+        let dts_ns = at_ns as i64 - anchor.ns + self.start_dts_ns;
         self.rtptime.wrapping_add(self.to_clock(dts_ns - self.from_ns as i64))
     }
 }

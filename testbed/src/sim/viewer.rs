@@ -12,14 +12,18 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use stack::sim::{SimPeer, SimStream, stream_pair};
 
-use super::oracle::TrackOracle;
-use super::{Order, Report, SimTitle};
+use super::oracle::{Anchor, TrackOracle};
+use super::{Order, RTCP_PORT, Report, SimTitle};
 
-/// A packet may leave this late: the disk's worst wait at the start of a range, the catch-up spacing behind it.
-const PATIENCE_NS: u64 = 2_000_000;
+/// After its move behind a NAT a client still gets packets at its old address for this long: the core looks for datagrams every 500 us.
+const MOVE_NS: u64 = 1_000_000;
+/// Ports from one address behind the NAT to the next, and how often one life moves at most.
+const MOVE_PORTS: u16 = 15_000;
+const MOVES_MAX: u16 = 3;
 const SECOND_NS: u64 = 1_000_000_000;
 const READ_AHEAD_NS: u64 = 2 * SECOND_NS;
 const LINK_BLOCKS: usize = 16;
+const RTP_PORT: u8 = 0;
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const GOODBYE: u8 = 203;
@@ -67,10 +71,19 @@ enum Prepared {
     Resume,
 }
 
+/// What viewers do and what they put up with; see [`super::Scenario`].
+#[derive(Clone, Copy)]
+pub(super) struct Manners {
+    pub(super) restless: bool,
+    pub(super) patience_ns: Option<u64>,
+    pub(super) failures: bool,
+}
+
 pub(super) struct Viewer {
     pub(super) index: usize,
     pub(super) next_action_ns: u64,
-    tcp: bool,
+    pub(super) tcp: bool,
+    manners: Manners,
     mood: Mood,
     lives: u64,
     title: usize,
@@ -80,16 +93,23 @@ pub(super) struct Viewer {
     peer: Option<SimPeer>,
     inbox: Vec<u8>,
     awaited: Option<Prepared>,
-    /// Time line of the session, from its first packet after each start.
-    anchor_ns: Option<i64>,
+    /// Where it was before its last move, and until when that counts.
+    old_ports: Vec<(SocketAddr, SocketAddr)>,
+    moved_ns: u64,
+    moves: u16,
+    /// The engine gave its session up at this time.
+    failed_ns: Option<u64>,
+    /// Time line of the session, from its first packets after each start.
+    anchor: Option<Anchor>,
 }
 
 impl Viewer {
-    pub(super) fn new(index: usize, tcp: bool, next_action_ns: u64) -> Self {
+    pub(super) fn new(index: usize, tcp: bool, manners: Manners, next_action_ns: u64) -> Self {
         Self {
             index,
             next_action_ns,
             tcp,
+            manners,
             mood: Mood::Away,
             lives: 0,
             title: 0,
@@ -98,12 +118,12 @@ impl Viewer {
             peer: None,
             inbox: Vec::new(),
             awaited: None,
-            anchor_ns: None,
+            old_ports: Vec::new(),
+            moved_ns: 0,
+            moves: 0,
+            failed_ns: None,
+            anchor: None,
         }
-    }
-
-    pub(super) fn is_tcp(&self) -> bool {
-        self.tcp && self.peer.is_some()
     }
 
     /// The session's name at the engine; another one in each life.
@@ -123,16 +143,54 @@ impl Viewer {
     }
 
     /// Does the next thing, and says in `next_action_ns` when the one after it is due.
-    pub(super) fn act(&mut self, now_ns: u64, titles: &[SimTitle], rng: &mut StdRng, report: &mut Report, wishes: &mut Vec<Wish>) {
+    ///
+    /// # Errors
+    /// It got less than it should have by now.
+    pub(super) fn act(
+        &mut self,
+        now_ns: u64,
+        titles: &[SimTitle],
+        rng: &mut StdRng,
+        report: &mut Report,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), String> {
         self.next_action_ns = now_ns + rng.random_range(SECOND_NS / 2..15 * SECOND_NS);
+        // What was still on its way to the network when the end was told has left it since.
+        if self.mood == Mood::AtTheEnd && self.failed_ns.is_none() && !self.oracles.iter_mut().all(TrackOracle::is_complete) {
+            return Err(format!("viewer {}: ended before all packets were sent", self.index));
+        }
         match (self.mood, rng.random_range(0..10)) {
             (Mood::Away, _) => self.arrive(titles, rng, report, wishes),
+            (Mood::Watching, _) if !self.manners.restless => {}
             (Mood::Paused, _) => self.resume(wishes),
             (_, 0 | 1) => self.depart(wishes),
             (Mood::Watching, 2..=4) => self.pause(report, wishes),
             (_, 5 | 6) => self.seek(titles, rng, report, wishes),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The datagrams that it sends now, with the port that they go to: receiver reports, and sometimes from new ports.
+    pub(super) fn send(&mut self, now_ns: u64, rng: &mut StdRng) -> Vec<(u8, SocketAddr, Vec<u8>)> {
+        let mut datagrams = Vec::new();
+        // The engine knows a session a turn after its set-up; whoever was watching before this action is known.
+        if self.tcp || self.mood != Mood::Watching || self.awaited.is_some() || self.anchor.is_none() {
+            return datagrams;
+        }
+        if self.manners.restless && self.moves < MOVES_MAX && rng.random_ratio(1, 10) {
+            (self.moves, self.moved_ns) = (self.moves + 1, now_ns);
+            self.old_ports = self.ports.clone();
+            for (rtp, rtcp) in &mut self.ports {
+                rtp.set_port(rtp.port() + MOVE_PORTS);
+                rtcp.set_port(rtcp.port() + MOVE_PORTS);
+                datagrams.push((RTP_PORT, *rtp, vec![0; 12]));
+            }
+        }
+        for (oracle, &(_, rtcp)) in self.oracles.iter().zip(&self.ports) {
+            datagrams.push((RTCP_PORT, rtcp, oracle.receiver_report()));
+        }
+        datagrams
     }
 
     fn arrive(&mut self, titles: &[SimTitle], rng: &mut StdRng, report: &mut Report, wishes: &mut Vec<Wish>) {
@@ -144,7 +202,9 @@ impl Viewer {
         let session = self.index as u64 + self.lives * 1_000_000;
         let address = Ipv4Addr::new(10, 1, (self.index >> 8) as u8, self.index as u8);
         self.ports.clear();
+        self.old_ports.clear();
         self.oracles.clear();
+        self.moves = 0;
         if self.tcp {
             let (stream, peer) = stream_pair(1 << 20);
             self.peer = Some(peer);
@@ -190,6 +250,7 @@ impl Viewer {
             oracle.begin(&plan, part);
         }
         self.awaited = Some(Prepared::Range);
+        self.failed_ns = None;
         wishes.push(Wish::Start { session, plan: Some(Box::new(plan)) });
         wishes.push(Wish::Run { session });
     }
@@ -232,7 +293,7 @@ impl Viewer {
             return Err(format!("{count} tracks started, {} are set up", self.oracles.len()));
         }
         let resumed_at_ns = matches!(awaited, Prepared::Resume).then_some(from_ns);
-        self.anchor_ns = None;
+        self.anchor = None;
         for (oracle, &StartedTrack { seq, rtptime, .. }) in self.oracles.iter_mut().zip(&tracks) {
             oracle.started(seq, rtptime, resumed_at_ns)?;
         }
@@ -240,16 +301,18 @@ impl Viewer {
     }
 
     /// The engine says that the session came to an end.
-    pub(super) fn finished(&mut self, outcome: Outcome, report: &mut Report) -> Result<(), String> {
+    pub(super) fn finished(&mut self, outcome: Outcome, now_ns: u64, report: &mut Report) -> Result<(), String> {
+        if self.mood == Mood::Watching {
+            self.mood = Mood::AtTheEnd;
+        }
         match outcome {
             Outcome::Ended => {
                 report.ended += 1;
-                if self.mood != Mood::Away && !self.oracles.iter_mut().all(TrackOracle::is_complete) {
-                    return Err(format!("viewer {}: ended before all packets were sent", self.index));
-                }
-                if self.mood == Mood::Watching {
-                    self.mood = Mood::AtTheEnd;
-                }
+                Ok(())
+            }
+            Outcome::Failed(_) if self.manners.failures => {
+                report.failed += 1;
+                self.failed_ns = Some(now_ns);
                 Ok(())
             }
             Outcome::Failed(why) => Err(format!("viewer {}: {why}", self.index)),
@@ -259,41 +322,36 @@ impl Viewer {
     /// Checks a datagram.
     pub(super) fn datagram(
         &mut self,
-        _titles: &[SimTitle],
         remote: SocketAddr,
         rtcp: bool,
         at_ns: u64,
         bytes: &[u8],
         report: &mut Report,
     ) -> Result<(), String> {
-        let track = self.ports.iter().position(|&(a, b)| if rtcp { b == remote } else { a == remote });
-        let track = track.ok_or("a datagram to a port of another life")?;
+        let is_it = |&(a, b): &(SocketAddr, SocketAddr)| if rtcp { b == remote } else { a == remote };
+        let old_track = || self.old_ports.iter().position(is_it).filter(|_| at_ns <= self.moved_ns + MOVE_NS);
+        let track = self.ports.iter().position(is_it).or_else(old_track);
+        let track = track.ok_or_else(|| format!("viewer {}: a datagram to {remote}, where it is no more", self.index))?;
         self.packet(track, rtcp, at_ns, bytes, report)
     }
 
     /// Checks the interleaved frames that have arrived.
-    pub(super) fn read_stream(
-        &mut self,
-        _titles: &[SimTitle],
-        at_ns: u64,
-        report: &mut Report,
-        trace: &mut impl std::hash::Hasher,
-    ) -> Result<(), String> {
+    pub(super) fn read_stream(&mut self, at_ns: u64, report: &mut Report, trace: &mut impl std::hash::Hasher) -> Result<(), String> {
         let Some(peer) = &self.peer else { return Ok(()) };
-        let arrived = peer.take();
-        if arrived.is_empty() {
+        let known = self.inbox.len();
+        if peer.take_into(&mut self.inbox) == 0 {
             return Ok(());
         }
+        let mut inbox = std::mem::take(&mut self.inbox);
         trace.write_u64(at_ns);
-        trace.write(&arrived);
-        self.inbox.extend_from_slice(&arrived);
-        let inbox = std::mem::take(&mut self.inbox);
-        let mut rest = &inbox[..];
-        while let Some((channel, payload, used)) = interleaved::frame(rest) {
+        trace.write(&inbox[known..]);
+        let mut done = 0;
+        while let Some((channel, payload, used)) = interleaved::frame(&inbox[done..]) {
             self.packet(usize::from(channel / 2), channel % 2 == 1, at_ns, payload, report)?;
-            rest = &rest[used..];
+            done += used;
         }
-        self.inbox = rest.to_vec();
+        inbox.drain(..done);
+        self.inbox = inbox;
         Ok(())
     }
 
@@ -304,8 +362,12 @@ impl Viewer {
             if self.mood == Mood::Paused || self.mood == Mood::Away {
                 return Err(format!("viewer {index}: a packet while {:?}", self.mood));
             }
+            if self.failed_ns.is_some_and(|failed_ns| at_ns > failed_ns) {
+                return Err(format!("viewer {index}: a packet after its session was given up"));
+            }
             report.packets += 1;
-            let lateness_ns = oracle.packet(at_ns, bytes, &mut self.anchor_ns, PATIENCE_NS).map_err(|e| format!("viewer {index}: {e}"))?;
+            let checked = oracle.packet(at_ns, bytes, &mut self.anchor, self.manners.patience_ns);
+            let lateness_ns = checked.map_err(|e| format!("viewer {index}: {e}"))?;
             report.lateness_max_ns = report.lateness_max_ns.max(lateness_ns);
             return Ok(());
         }
@@ -328,10 +390,11 @@ impl Viewer {
             report.byes += 1;
             return Ok(());
         }
-        let Some(anchor_ns) = self.anchor_ns else { return Ok(()) };
-        let (rtp_time, expected) = (field(16)?, oracle.rtp_time_at(at_ns, anchor_ns));
-        // 1 ms of a 90 kHz clock.
-        if rtp_time.wrapping_sub(expected).wrapping_add(90) > 180 {
+        let Some(anchor) = &self.anchor else { return Ok(()) };
+        let (rtp_time, expected) = (field(16)?, oracle.rtp_time_at(at_ns, anchor));
+        // 1 ms of a 90 kHz clock, beside what is not known of the anchor.
+        let slack = 90 + self.manners.patience_ns.map_or(u32::MAX / 4, |ns| (ns * 90 / 1_000_000) as u32);
+        if rtp_time.wrapping_sub(expected).wrapping_add(slack) > 2 * slack {
             return Err(format!("viewer {}: sender report maps to RTP time {rtp_time}, {expected} was expected", self.index));
         }
         if u64::from(field(20)?) != oracle.packets {

@@ -1,0 +1,7 @@
+//! The engine core driven through its commands, over a simulated clock, network and disk.
+
+mod allocation;
+mod clients;
+mod faults;
+mod life;
+mod stage;
