@@ -17,8 +17,9 @@ use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
 
 /// Packets of one stream that may leave back to back.
 const BURST_PACKETS: u32 = 2;
-/// Gap after such a burst when the stream is behind.
-const CATCH_UP_GAP_NS: u64 = 250_000;
+/// Gap after such a burst when the stream is behind: the time that one packet is due for, within these bounds. So a stream catches up at
+/// twice its own pace, and what a stall held back does not leave at once.
+const CATCH_UP_GAP_NS: std::ops::RangeInclusive<u64> = 500_000..=4_000_000;
 /// Packets of one upcall on a byte stream, where pacing in a burst is TCP's business.
 const STREAM_BURST_PACKETS: u32 = 16;
 /// Samples finished in one upcall at most; a file may have any number that bring no packet.
@@ -317,6 +318,12 @@ impl TrackSender {
         Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, taken, current.sample.size))
     }
 
+    /// How long a stream that is behind waits after a burst.
+    fn catch_up_gap_ns(&self, current: &Current) -> u64 {
+        let packets = u64::from(current.sample.size) / self.config.packet_bytes_max.max(1) as u64 + 1;
+        (current.span_ns / packets).clamp(*CATCH_UP_GAP_NS.start(), *CATCH_UP_GAP_NS.end())
+    }
+
     /// Drops the blocks before the one with the current sample's next byte.
     fn release_blocks<H: Host, D: Disk>(&mut self, current: &Current, block_bytes: u64, io: &mut IoBatch<'_, H, D>) {
         let wanted = current.block_number(block_bytes);
@@ -389,7 +396,7 @@ impl TrackSender {
     /// What to do about a packet that could not be sent now.
     fn blocked<H: Host, D: Disk>(&mut self, why: Blocked, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         match why {
-            Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS),
+            Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS.start()),
             Blocked::Data => match self.missing(io) {
                 Missing::OnItsWay => NextUpcall::OnLink,
                 Missing::Nothing => self.blocked(Blocked::BadSample, now_ns, io),
@@ -438,7 +445,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                 return NextUpcall::At(due_ns);
             }
             if sent == burst {
-                return NextUpcall::At(now_ns + CATCH_UP_GAP_NS);
+                return NextUpcall::At(now_ns + self.catch_up_gap_ns(&current));
             }
             if finished == SAMPLES_PER_UPCALL {
                 return NextUpcall::At(now_ns);
