@@ -3,7 +3,7 @@
 use crate::gdsl::{BlockState, LinkView};
 use crate::payload::SampleBytes;
 
-/// The rest of one sample. The link's front block holds its first byte.
+/// The rest of one sample.
 pub(super) struct LinkBytes<'a> {
     view: LinkView<'a>,
     at: u64,
@@ -13,9 +13,9 @@ pub(super) struct LinkBytes<'a> {
 }
 
 impl<'a> LinkBytes<'a> {
-    /// The `remaining` bytes from file offset `at` on.
-    pub(super) fn new(view: LinkView<'a>, at: u64, remaining: usize) -> Self {
-        Self { view, at, remaining, place: 0 }
+    /// The `remaining` bytes from file offset `at` on; the byte there lies in the block at `place` of the link.
+    pub(super) fn new(view: LinkView<'a>, place: usize, at: u64, remaining: usize) -> Self {
+        Self { view, at, remaining, place }
     }
 
     /// File offset of the next byte.

@@ -12,6 +12,7 @@ mod bytes;
 mod plan;
 mod sender;
 mod source;
+mod walk;
 
 pub use build::{PACKET_BYTES_MAX, TrackSpec};
 pub use plan::{StartPlan, Timeline, TrackPlan};

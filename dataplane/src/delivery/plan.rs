@@ -45,17 +45,20 @@ pub struct StartPlan {
     pub from_ns: u64,
     /// Presentation time at which it ends, nanoseconds.
     pub to_ns: u64,
-    /// Decode time of the earliest first sample, nanoseconds.
+    /// Decode time that is due when delivery starts, nanoseconds: that of the earliest first sample, within reason.
     pub start_dts_ns: i64,
     /// One per track that is set up.
     pub tracks: Vec<TrackPlan>,
 }
 
+/// A track's samples are due at most this long before the sample that the range is asked for; earlier ones go out at the start.
+const LEAD_NS_MAX: i64 = 1_000_000_000;
+
 impl StartPlan {
     /// A plan that plays `tracks` (positions in the title) from the sync sample at or before `from_ns` up to `to_ns`.
     ///
     /// The first video track decides where to start; the others start with the sample that covers that time, so that nothing of them
-    /// is missing. Runs in logarithmic time.
+    /// is missing. A track that is over by then has no part in the range. Runs in logarithmic time.
     pub fn new(title: &Title, tracks: &[usize], from_ns: u64, to_ns: Option<u64>) -> Self {
         let to_ns = to_ns.unwrap_or(u64::MAX).min(title.description.duration_ns);
         let leader = tracks.iter().filter_map(|&i| title.tracks.get(i)).find(|t| t.kind == TrackKind::Video);
@@ -63,11 +66,13 @@ impl StartPlan {
             Some(track) => start_of_sync(track, from_ns),
             None => from_ns,
         };
-        let mut start_dts_ns = i64::MAX;
+        let (mut start_dts_ns, mut leader_dts_ns) = (i64::MAX, None);
         let mut plans = Vec::with_capacity(tracks.len());
         for &position in tracks {
             let Some(track) = title.tracks.get(position) else { continue };
+            let is_leader = leader.is_some_and(|leader| std::ptr::eq(leader, track));
             let first = match track.kind {
+                _ if !is_leader && is_over(track, from_ns) => track.samples.len(),
                 TrackKind::Video => track.samples.sync_at_or_before(ns_to_ticks(from_ns, track.timescale)),
                 TrackKind::Audio if from_ns == 0 => 0,
                 TrackKind::Audio => covering(track, from_ns),
@@ -75,11 +80,19 @@ impl StartPlan {
             let end = track.samples.first_at_or_after(ns_to_ticks_up(to_ns, track.timescale)).max(first);
             let end = if to_ns >= title.description.duration_ns { track.samples.len() } else { end };
             if let Some(sample) = track.samples.get(first) {
-                start_dts_ns = start_dts_ns.min(ticks_to_ns(sample.dts, track.timescale));
+                let dts_ns = ticks_to_ns(sample.dts, track.timescale);
+                if is_leader {
+                    leader_dts_ns = Some(dts_ns);
+                }
+                start_dts_ns = start_dts_ns.min(dts_ns);
             }
             plans.push(TrackPlan { track: position, first, end });
         }
-        Self { from_ns, to_ns, start_dts_ns: if start_dts_ns == i64::MAX { 0 } else { start_dts_ns }, tracks: plans }
+        // A sample may have begun long before (a gap in the sound, a second picture track with rare sync samples): nobody waits for that
+        // time to pass again.
+        let begins_ns = leader_dts_ns.unwrap_or(i64::try_from(from_ns).unwrap_or(i64::MAX));
+        let start_dts_ns = if start_dts_ns == i64::MAX { 0 } else { start_dts_ns.max(begins_ns.saturating_sub(LEAD_NS_MAX)) };
+        Self { from_ns, to_ns, start_dts_ns, tracks: plans }
     }
 }
 
@@ -89,6 +102,15 @@ fn start_of_sync(track: &Track, from_ns: u64) -> u64 {
     let Some(sample) = track.samples.get(index) else { return from_ns };
     let pts = sample.dts.saturating_add(i64::from(sample.cts_offset));
     u64::try_from(ticks_to_ns(pts, track.timescale)).unwrap_or(0).min(from_ns)
+}
+
+/// All of the track's samples have been on show by `from_ns`.
+fn is_over(track: &Track, from_ns: u64) -> bool {
+    let last = track.samples.len().checked_sub(1).and_then(|last| track.samples.get(last));
+    last.is_none_or(|last| {
+        let end = last.dts.saturating_add(i64::from(last.cts_offset)).saturating_add(i64::from(last.duration).max(1));
+        end <= ns_to_ticks(from_ns, track.timescale)
+    })
 }
 
 /// The sample that is being heard at `from_ns`.

@@ -7,6 +7,7 @@ use stack::host::{FlowId, Host, StreamError, StreamId};
 
 use super::bytes::LinkBytes;
 use super::plan::{Timeline, TrackPlan};
+use super::walk::BlockWalk;
 use crate::disks::Disk;
 use crate::gdsl::{BlockState, IoBatch, IssueModule, LinkView, NextUpcall, Outcome};
 use crate::media::{Sample, Title};
@@ -23,6 +24,8 @@ const CATCH_UP_GAP_NS: u64 = 250_000;
 const GOODBYE_DELAY_NS: u64 = 200_000_000;
 /// Packets of one upcall on a byte stream, where pacing in a burst is TCP's business.
 const STREAM_BURST_PACKETS: u32 = 16;
+/// Samples finished in one upcall at most; a file may have any number that bring no packet.
+const SAMPLES_PER_UPCALL: u32 = 64;
 /// How soon to look again when the layer below takes nothing.
 const BLOCKED_RETRY_NS: u64 = 1_000_000;
 
@@ -86,9 +89,31 @@ struct Current {
     sample: Sample,
     /// Bytes of the sample that were packetised.
     taken: u32,
+    /// Number of the block with its first byte (see [`BlockWalk`]).
+    first_block: u64,
     dts_ns: i64,
     span_ns: u64,
     rtp_ts: u32,
+}
+
+impl Current {
+    /// Number of the block that the next byte lies in.
+    fn block_number(&self, block_bytes: u64) -> u64 {
+        self.first_block + (self.at() / block_bytes - self.sample.offset / block_bytes)
+    }
+
+    /// File offset of the next byte.
+    fn at(&self) -> u64 {
+        self.sample.offset + u64::from(self.taken)
+    }
+}
+
+/// A packet that the byte stream did not take; it waits in the sender's `scratch`.
+#[derive(Clone, Copy, Debug)]
+struct HeldBack {
+    bytes: usize,
+    /// Bytes of its sample that went before it: its due time.
+    taken_before: u32,
 }
 
 /// The destination module of one track.
@@ -103,13 +128,15 @@ pub struct TrackSender {
     next: u32,
     end: u32,
     current: Option<Current>,
+    walk: BlockWalk,
+    /// Blocks that were taken out of the link in this range.
+    released: u64,
     /// RTP time of presentation time 0 in this range, before wrapping.
     rtp_zero: u32,
     highest_rtp_ts: Option<u32>,
     rtp: RtpSender,
     cname: Box<[u8]>,
-    /// A packet that the byte stream did not take: its length in `scratch` and its due time.
-    held_back: Option<(usize, u64)>,
+    held_back: Option<HeldBack>,
     blocked_since_ns: Option<u64>,
     scratch: Box<[u8]>,
     status: TrackSenderStatus,
@@ -136,6 +163,8 @@ impl TrackSender {
             next: 0,
             end: 0,
             current: None,
+            walk: BlockWalk::default(),
+            released: 0,
             rtp_zero: config.rtp_base,
             highest_rtp_ts: None,
             rtp: RtpSender::new(setup),
@@ -202,7 +231,11 @@ impl TrackSender {
         self.rtp_zero = start.wrapping_sub(ns_to_rtp(from_ns as i64, rate));
         self.timeline = Timeline { start_dts_ns, anchor_ns: None };
         (self.next, self.end) = (plan.first, plan.end);
-        (self.current, self.held_back, self.over) = (None, None, false);
+        (self.walk, self.released) = (BlockWalk::default(), 0);
+        if self.held_back.take().is_some() {
+            self.rtp.take_back();
+        }
+        (self.current, self.over) = (None, false);
         self.rtp.restart();
         self.blocked_since_ns = None;
     }
@@ -259,7 +292,7 @@ impl TrackSender {
     }
 
     /// Makes sure that there is a current sample; `None` at the end of the range.
-    fn current(&mut self) -> Option<Current> {
+    fn current(&mut self, block_bytes: u64) -> Option<Current> {
         if self.current.is_some() {
             return self.current;
         }
@@ -275,33 +308,39 @@ impl TrackSender {
         self.next += 1;
         self.packetiser.begin(sample.size, sample.sync);
         let span_ns = next_dts_ns.saturating_sub(dts_ns).max(0) as u64;
-        self.current = Some(Current { sample, taken: 0, dts_ns, span_ns, rtp_ts });
+        let first_block = self.walk.enter(sample.offset, sample.size, block_bytes);
+        self.current = Some(Current { sample, taken: 0, first_block, dts_ns, span_ns, rtp_ts });
         self.current
     }
 
     /// When the next packet of the current sample is due.
     fn due_ns(&self, current: &Current) -> Option<u64> {
         let Timeline { start_dts_ns, anchor_ns } = self.timeline;
-        Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, current.taken, current.sample.size))
+        let taken = self.held_back.map_or(current.taken, |held| held.taken_before);
+        Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, taken, current.sample.size))
     }
 
-    /// Drops the blocks that lie wholly before the current sample's next byte.
-    fn release_blocks<H: Host, D: Disk>(&self, current: &Current, io: &mut IoBatch<'_, H, D>) {
-        let block_bytes = io.block_bytes() as u64;
-        let at = current.sample.offset + u64::from(current.taken);
-        let wanted = at / block_bytes * block_bytes;
-        while io.block(0).is_some_and(|(offset, _)| offset != wanted) {
-            io.pop();
+    /// Drops the blocks before the one with the current sample's next byte.
+    fn release_blocks<H: Host, D: Disk>(&mut self, current: &Current, block_bytes: u64, io: &mut IoBatch<'_, H, D>) {
+        let wanted = current.block_number(block_bytes);
+        while self.released < wanted && io.pop() {
+            self.released += 1;
         }
+    }
+
+    /// Place in the link of the block with the current sample's next byte.
+    fn place(&self, current: &Current, block_bytes: u64) -> usize {
+        usize::try_from(current.block_number(block_bytes).saturating_sub(self.released)).unwrap_or(usize::MAX)
     }
 
     /// Packetises and sends one packet. `Ok(true)`: sent; `Ok(false)`: the sample is finished.
     fn send_one<H: Host, D: Disk>(&mut self, now_ns: u64, due_ns: u64, io: &mut IoBatch<'_, H, D>) -> Result<bool, Blocked> {
         let Some(mut current) = self.current else { return Ok(false) };
+        let place = self.place(&current, io.block_bytes() as u64);
         match self.outlet {
             Some(Outlet::Udp { rtp, .. }) => {
                 let Some((frame, view)) = io.frame(rtp) else { return Err(Blocked::Host) };
-                let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, frame)?;
+                let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, place, view, frame)?;
                 self.current = Some(current);
                 let Some(len) = made else { return Ok(false) };
                 io.commit(len, due_ns);
@@ -309,13 +348,13 @@ impl TrackSender {
             }
             Some(Outlet::Stream { stream, rtp_channel, .. }) => {
                 let len = match self.held_back {
-                    Some((len, _)) => len,
+                    Some(held) => held.bytes,
                     None => {
-                        let view = io.view();
-                        let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, view, &mut self.scratch)?;
+                        let taken_before = current.taken;
+                        let made = packetise(&mut self.packetiser, &mut self.rtp, &mut current, place, io.view(), &mut self.scratch)?;
                         self.current = Some(current);
                         let Some(len) = made else { return Ok(false) };
-                        self.held_back = Some((len, due_ns));
+                        self.held_back = Some(HeldBack { bytes: len, taken_before });
                         len
                     }
                 };
@@ -354,9 +393,10 @@ impl TrackSender {
     fn blocked<H: Host, D: Disk>(&mut self, why: Blocked, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         match why {
             Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS),
-            Blocked::Data => match missing(io.view(), self.current_end(), io.block_bytes() as u64) {
-                Some(why) => self.fail(why, io),
-                None => NextUpcall::OnLink,
+            Blocked::Data => match self.missing(io) {
+                Missing::OnItsWay => NextUpcall::OnLink,
+                Missing::Nothing => self.blocked(Blocked::BadSample, now_ns, io),
+                Missing::ForGood(why) => self.fail(why, io),
             },
             Blocked::Stream => {
                 let since_ns = *self.blocked_since_ns.get_or_insert(now_ns);
@@ -382,9 +422,10 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
         }
         self.report_if_due(now_ns, io);
         let burst = if matches!(self.outlet, Some(Outlet::Stream { .. })) { STREAM_BURST_PACKETS } else { BURST_PACKETS };
-        let mut sent = 0;
+        let block_bytes = io.block_bytes() as u64;
+        let (mut sent, mut finished) = (0, 0);
         loop {
-            let Some(current) = self.current() else {
+            let Some(current) = self.current(block_bytes) else {
                 // The end is due when the last sample has been on show for its time.
                 let delay_ns = if matches!(self.outlet, Some(Outlet::Udp { .. })) { GOODBYE_DELAY_NS } else { 0 };
                 return match self.timeline.due_ns(self.end_dts_ns()).map(|at_ns| at_ns.saturating_add(delay_ns)) {
@@ -396,18 +437,18 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                     }
                 };
             };
-            let due_ns = match self.held_back {
-                Some((_, due_ns)) => due_ns,
-                None => self.due_ns(&current).unwrap_or(now_ns),
-            };
+            let due_ns = self.due_ns(&current).unwrap_or(now_ns);
             if due_ns > now_ns {
                 return NextUpcall::At(due_ns);
             }
             if sent == burst {
                 return NextUpcall::At(now_ns + CATCH_UP_GAP_NS);
             }
+            if finished == SAMPLES_PER_UPCALL {
+                return NextUpcall::At(now_ns);
+            }
             if current.taken < current.sample.size {
-                self.release_blocks(&current, io);
+                self.release_blocks(&current, block_bytes, io);
             }
             match self.send_one(now_ns, due_ns, io) {
                 Ok(true) => {
@@ -416,20 +457,38 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                         self.report_if_due(now_ns, io);
                     }
                 }
-                Ok(false) => self.current = None,
+                Ok(false) => {
+                    self.current = None;
+                    finished += 1;
+                }
                 Err(why) => return self.blocked(why, now_ns, io),
             }
             if let Some(current) = &self.current {
-                self.status.file_offset = current.sample.offset + u64::from(current.taken);
+                self.status.file_offset = current.at();
             }
         }
     }
 }
 
 impl TrackSender {
-    /// File offset behind the current sample.
-    fn current_end(&self) -> u64 {
-        self.current.map_or(0, |c| c.sample.offset + u64::from(c.sample.size))
+    /// Why the current sample's next packet cannot be made.
+    fn missing<H: Host, D: Disk>(&self, io: &IoBatch<'_, H, D>) -> Missing {
+        let Some(current) = self.current else { return Missing::Nothing };
+        let block_bytes = io.block_bytes() as u64;
+        let (mut at, end) = (current.at(), current.sample.offset + u64::from(current.sample.size));
+        let mut place = self.place(&current, block_bytes);
+        while at < end {
+            let block_end = (at / block_bytes + 1) * block_bytes;
+            match io.block(place) {
+                None | Some((_, BlockState::Reading)) => return Missing::OnItsWay,
+                Some((_, BlockState::Failed(_))) => return Missing::ForGood("the disk cannot read the file"),
+                Some((offset, BlockState::Ready(bytes))) if offset + (bytes.len() as u64) < end.min(block_end) => {
+                    return Missing::ForGood("the file is shorter than it was");
+                }
+                Some((_, BlockState::Ready(_))) => (at, place) = (block_end, place + 1),
+            }
+        }
+        Missing::Nothing
     }
 
     fn end_dts_ns(&self) -> i64 {
@@ -437,6 +496,16 @@ impl TrackSender {
         let last = track.and_then(|t| Some((t.samples.get(self.end.checked_sub(1)?)?, t.timescale)));
         last.map_or(self.timeline.start_dts_ns, |(s, scale)| ticks_to_ns(s.dts.saturating_add(i64::from(s.duration)), scale))
     }
+}
+
+/// Why the bytes of a sample do not make a packet.
+enum Missing {
+    /// They will come.
+    OnItsWay,
+    /// They are all here: it is the packetiser that wants more than there is.
+    Nothing,
+    /// They will never come.
+    ForGood(&'static str),
 }
 
 /// Why a packet could not be sent now.
@@ -458,11 +527,11 @@ fn packetise(
     packetiser: &mut Packetiser,
     rtp: &mut RtpSender,
     current: &mut Current,
+    place: usize,
     view: LinkView<'_>,
     frame: &mut [u8],
 ) -> Result<Option<usize>, Blocked> {
-    let at = current.sample.offset + u64::from(current.taken);
-    let mut bytes = LinkBytes::new(view, at, (current.sample.size - current.taken) as usize);
+    let mut bytes = LinkBytes::new(view, place, current.at(), (current.sample.size - current.taken) as usize);
     let Some((header, payload)) = frame.split_at_mut_checked(HEADER_BYTES) else { return Err(Blocked::Host) };
     let step = packetiser.next(&mut bytes, payload).map_err(|_| Blocked::BadSample)?;
     let taken = bytes.position().saturating_sub(current.sample.offset);
@@ -476,20 +545,4 @@ fn packetise(
         Step::NeedData => Err(Blocked::Data),
         Step::SampleDone => Ok(None),
     }
-}
-
-/// Why the bytes of a sample that ends at file offset `sample_end` will never come.
-fn missing(view: LinkView<'_>, sample_end: u64, block_bytes: u64) -> Option<&'static str> {
-    let mut place = 0;
-    while let Some((offset, state)) = view.block(place) {
-        match state {
-            BlockState::Failed(_) => return Some("the disk cannot read the file"),
-            BlockState::Reading => return None,
-            BlockState::Ready(slice) if offset + (slice.len() as u64) < sample_end.min(offset + block_bytes) => {
-                return Some("the file is shorter than it was");
-            }
-            BlockState::Ready(_) => place += 1,
-        }
-    }
-    None
 }

@@ -52,6 +52,11 @@ impl<F> TrackSource<F> {
         self.timeline = timeline;
     }
 
+    /// There is nothing to be read before time passes: all samples were asked for, or the next one lies beyond the window.
+    pub fn is_at_rest(&self) -> bool {
+        self.sample().is_none_or(|(_, dts_ns)| self.timeline.anchor_ns.is_none() && self.issue_at(0, dts_ns).is_none())
+    }
+
     fn sample(&self) -> Option<(Sample, i64)> {
         if self.next >= self.end {
             return None;
@@ -82,7 +87,8 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSource<D::File> {
                 Some(_) => {}
                 None => return NextUpcall::Never,
             }
-            let end = sample.offset + u64::from(sample.size);
+            // An empty sample needs no block, and takes none.
+            let end = if sample.size == 0 { 0 } else { sample.offset + u64::from(sample.size) };
             let mut block = (sample.offset / block_bytes * block_bytes).max(self.asked_to);
             while block < end {
                 if self.last_block != Some(block) {

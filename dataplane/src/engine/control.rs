@@ -106,18 +106,16 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), NotSetUp<D::File>> {
-        let (outlet, remotes) = match self.open_outlet(setup.transport) {
+        let known = self.by_key.get(&key).copied();
+        let place = match known.and_then(|index| self.sessions.get(index as usize)?.as_ref()) {
+            Some(session) if session.phase != Phase::Idle => Err(Refusal::State),
+            Some(session) => session.tracks.iter().position(Option::is_none).ok_or(Refusal::Full),
+            None if self.free_sessions.is_empty() => Err(Refusal::Full),
+            None => Ok(0),
+        };
+        let (place, (outlet, remotes)) = match place.and_then(|place| Ok((place, self.open_outlet(setup.transport)?))) {
             Ok(opened) => opened,
             Err(refusal) => return Err((refusal, setup)),
-        };
-        let Some(index) = self.by_key.get(&key).copied().or_else(|| self.make_session(key)) else {
-            self.close_outlet(outlet);
-            return Err((Refusal::Full, setup));
-        };
-        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err((Refusal::Full, setup)) };
-        let Some(place) = session.tracks.iter().position(Option::is_none) else {
-            self.close_outlet(outlet);
-            return Err((Refusal::Full, setup));
         };
         let TrackSetup { track_id, transport, mut pair } = *setup;
         pair.destination.set_outlet(outlet);
@@ -129,17 +127,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 return Err((Refusal::Full, Box::new(TrackSetup { track_id, transport, pair })));
             }
         };
-        if let Some(slot) = session.tracks.get_mut(place) {
-            *slot = Some(TrackSlot { track_id, pair, ssrc, outlet, remotes, over: false });
-        }
-        let owner = (index, place as u8);
-        if let Some(entry) = self.owners.get_mut(pair.place()) {
-            *entry = owner;
-        }
-        self.by_ssrc.insert(ssrc, owner);
-        if let Some((rtp, rtcp)) = remotes {
-            session.peer = Some(rtp.ip());
-            self.by_remote.insert(rtcp, owner);
+        let track = TrackSlot { track_id, pair, ssrc, outlet, remotes, over: false };
+        if let Some(index) = known.or_else(|| self.make_session(key)) {
+            self.keep_track(index, place, track);
         }
         Ok(())
     }
@@ -149,6 +139,22 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         *self.sessions.get_mut(index as usize)? = Some(Session::new(key));
         self.by_key.insert(key, index);
         Some(index)
+    }
+
+    fn keep_track(&mut self, index: u32, place: usize, track: TrackSlot) {
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        let Some(slot) = session.tracks.get_mut(place) else { return };
+        *slot = Some(track);
+        let owner = (index, place as u8);
+        if let Some(entry) = self.owners.get_mut(track.pair.place()) {
+            *entry = owner;
+        }
+        // Two sessions may have drawn the same number; the older one keeps it.
+        self.by_ssrc.entry(track.ssrc).or_insert(owner);
+        if let Some((rtp, rtcp)) = track.remotes {
+            session.peer = Some(rtp.ip());
+            self.by_remote.insert(rtcp, owner);
+        }
     }
 
     fn open_outlet(&mut self, transport: Transport) -> Result<Opened, Refusal> {
@@ -182,23 +188,27 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     fn start(&mut self, key: u64, plan: Option<&StartPlan>) -> Result<Reply, Refusal> {
         let now_ns = self.clock.now_ns();
         let &index = self.by_key.get(&key).ok_or(Refusal::NoSession)?;
-        let resume = plan.is_none();
-        self.halt(index);
-        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
-        if session.tracks().next().is_none() || (resume && session.phase == Phase::Idle) {
+        let Some(Some(session)) = self.sessions.get(index as usize) else { return Err(Refusal::NoSession) };
+        let possible = match plan {
+            Some(plan) => plan.tracks.len() == session.tracks().count(),
+            // What came to its end has nothing to go on with.
+            None => session.phase != Phase::Idle && !session.is_over(),
+        };
+        if !possible || session.tracks().next().is_none() {
             return Err(Refusal::State);
         }
+        self.halt(index);
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
         let stopped_for_ns = now_ns.saturating_sub(session.stopped_ns);
         if let Some(plan) = plan {
-            if plan.tracks.len() != session.tracks().count() {
-                return Err(Refusal::State);
-            }
             session.timeline = Timeline { start_dts_ns: plan.start_dts_ns, anchor_ns: None };
             (session.from_ns, session.to_ns) = (plan.from_ns, plan.to_ns);
             session.stopped_at_dts_ns = plan.start_dts_ns;
             session.phase = Phase::Prepared;
         }
         let from_ns = session.position_ns(now_ns);
+        // Until delivery runs the window of what is read ahead begins here.
+        let resting = Timeline { start_dts_ns: session.stopped_at_dts_ns, anchor_ns: None };
         let mut tracks = [StartedTrack::default(); TRACKS_MAX];
         let mut count = 0;
         for (i, track) in session.tracks.iter_mut().flatten().enumerate() {
@@ -209,6 +219,11 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                     pair.destination.prepare(part, plan.start_dts_ns, plan.from_ns, RANGE_GAP_NS.saturating_add(stopped_for_ns));
                 }
                 track.over = false;
+            }
+            if !track.over {
+                if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+                    pair.source.set_timeline(resting);
+                }
                 self.gdsl.wake(track.pair, End::Source, now_ns);
             }
             if let (Some(pair), Some(entry)) = (self.gdsl.pair_mut(track.pair), tracks.get_mut(i)) {
@@ -227,12 +242,11 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
         match session.phase {
             Phase::Idle => Err(Refusal::State),
+            Phase::Prepared if session.is_over() => Err(Refusal::State),
             Phase::Prepared => {
                 session.phase = Phase::Starting { give_up_ns: now_ns + START_PATIENCE_NS };
                 session.state = State::Playing;
-                if self.starting.len() < self.starting.capacity() {
-                    self.starting.push(index);
-                }
+                self.starting.push(index);
                 Ok(())
             }
             Phase::Starting { .. } | Phase::Running => Ok(()),
@@ -268,7 +282,10 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                     self.gdsl.hold(track.pair, End::Destination);
                 }
             }
-            Phase::Starting { .. } => session.phase = Phase::Prepared,
+            Phase::Starting { .. } => {
+                session.phase = Phase::Prepared;
+                self.starting.retain(|&starting| starting != index);
+            }
             Phase::Idle | Phase::Prepared => {}
         }
     }
@@ -291,7 +308,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::take) else { return };
         self.by_key.remove(&session.key);
         for track in session.tracks.iter().flatten() {
-            self.by_ssrc.remove(&track.ssrc);
+            if self.by_ssrc.get(&track.ssrc).is_some_and(|&(owner, _)| owner == index) {
+                self.by_ssrc.remove(&track.ssrc);
+            }
             if let Some((_, rtcp)) = track.remotes
                 && self.by_remote.get(&rtcp).is_some_and(|&(owner, _)| owner == index)
             {

@@ -9,7 +9,7 @@ use hugepages::ChunkPool;
 use pacing::Clock;
 use stack::host::{Host, StreamId};
 
-use super::command::{Command, Event, State};
+use super::command::{Command, Event, State, TRACKS_MAX};
 use super::inbound::Inbox;
 use super::session::{Phase, Session};
 use crate::delivery::{TrackSender, TrackSource};
@@ -18,6 +18,8 @@ use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 32;
+/// Events that one command can bring: a reply, a plan or set-up handed back, and a box for each track.
+const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
 /// Datagrams are looked for this often while there is other work.
 const RECEIVE_EVERY_NS: u64 = 500_000;
 /// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
@@ -73,6 +75,7 @@ pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) by_ssrc: FastMap<u32, (u32, u8)>,
     pub(super) by_remote: HashMap<SocketAddr, (u32, u8)>,
     pub(super) streams: FastMap<u64, StreamId>,
+    /// The sessions whose phase is `Starting`, each once: it never grows.
     pub(super) starting: Vec<u32>,
     pub(super) inbox: Inbox,
     next_receive_ns: u64,
@@ -175,6 +178,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     fn take_commands(&mut self) -> bool {
         let mut any = false;
         for _ in 0..COMMANDS_PER_TURN {
+            if self.listener_is_behind() {
+                break;
+            }
             match self.commands.try_recv() {
                 Ok(command) => {
                     any = true;
@@ -190,7 +196,15 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         any
     }
 
-    /// Events are queued in a channel sized for all that can be under way; one that does not fit is dropped here, boxes and all.
+    /// What the next command brings might not fit beside the ends that sessions and streams may still come to: then commands wait, so
+    /// that no answer and no end is lost.
+    fn listener_is_behind(&self) -> bool {
+        let queued = self.events.len();
+        let needed = EVENTS_PER_COMMAND + self.by_key.len() + self.streams.len();
+        queued > 0 && self.events.capacity().is_some_and(|capacity| capacity - queued.min(capacity) < needed)
+    }
+
+    /// An event that does not fit is dropped here, boxes and all; [`Self::listener_is_behind`] sees to it that all fit.
     pub(super) fn tell(&mut self, event: Event<D::File>) {
         let _ = self.events.try_send(event);
     }
@@ -221,8 +235,13 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
 
     fn all_fronts_arrived(&mut self, index: u32) -> bool {
         let Some(Some(session)) = self.sessions.get(index as usize) else { return true };
-        for track in session.tracks() {
-            if !track.over && !self.gdsl.front_arrived(track.pair) {
+        for track in session.tracks().filter(|track| !track.over) {
+            // With an empty link: has its source anything to ask for?
+            let arrived = match self.gdsl.front_arrived(track.pair) {
+                Some(arrived) => arrived,
+                None => self.gdsl.pair_mut(track.pair).is_none_or(|pair| pair.source.is_at_rest()),
+            };
+            if !arrived {
                 return false;
             }
         }

@@ -94,19 +94,23 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     fn rtcp_over_udp(&mut self, now_ns: u64, remote: SocketAddr, packet: &[u8], inbox: &Inbox) {
-        let mut owner = self.by_remote.get(&remote).copied();
+        let known = self.by_remote.get(&remote).copied();
         // A report names the track whatever the address; the address alone decides when it names none.
+        let mut named = None;
         for ssrc in reported_ssrcs(packet) {
             let Some(&(index, place)) = self.by_ssrc.get(&ssrc) else { continue };
             let Some(Some(session)) = self.sessions.get(index as usize) else { continue };
             if session.peer == Some(remote.ip()) {
-                if owner.is_none() {
-                    self.follow(index, place, remote, inbox.opener_beside(remote));
-                }
-                owner = Some((index, place));
-                break;
+                named = named.filter(|_| known != Some((index, place))).or(Some((index, place)));
             }
         }
+        if let Some((index, place)) = named
+            // An older session's address may have become this one's: a NAT reuses ports.
+            && known.is_none_or(|(owner, _)| owner != index)
+        {
+            self.follow(index, place, remote, inbox.opener_beside(remote));
+        }
+        let owner = named.or(known);
         match owner {
             Some((index, place)) => self.rtcp_of_track(now_ns, index, place, packet),
             None => self.rtcp_ignored += 1,

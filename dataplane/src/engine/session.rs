@@ -70,6 +70,11 @@ impl Session {
         self.tracks.iter().flatten()
     }
 
+    /// It was delivered to the end of its range, or given up.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended | State::Failed(_))
+    }
+
     /// Presentation time reached at `now_ns`, within the range.
     pub(super) fn position_ns(&self, now_ns: u64) -> u64 {
         let dts_ns = match self.phase {

@@ -71,6 +71,8 @@ pub(super) struct Blocks {
     entries: Vec<Entry>,
     free: Vec<u32>,
     by_key: HashMap<BlockKey, u32, BuildHasherDefault<Mix>>,
+    /// The last share of a block was given back while its read was under way.
+    abandoned: bool,
 }
 
 /// Result of [`Blocks::acquire`].
@@ -90,7 +92,7 @@ impl Blocks {
         // Failed blocks keep an entry without a chunk until their shares are given back, hence twice the number of chunks.
         let entries: Vec<Entry> = (0..2 * count).map(|_| empty()).collect();
         let free = (0..entries.len() as u32).rev().collect();
-        Self { pool, entries, free, by_key: HashMap::with_capacity_and_hasher(4 * count, BuildHasherDefault::default()) }
+        Self { pool, entries, free, by_key: HashMap::with_capacity_and_hasher(4 * count, BuildHasherDefault::default()), abandoned: false }
     }
 
     pub(super) fn pool(&self) -> &ChunkPool {
@@ -125,9 +127,27 @@ impl Blocks {
     pub(super) fn release(&mut self, id: BlockId) {
         let Some(entry) = self.entries.get_mut(id.0 as usize) else { return };
         entry.shares = entry.shares.saturating_sub(1);
-        if entry.shares == 0 && !matches!(entry.state, BlockState::Reading) {
-            self.forget(id.0);
+        if entry.shares == 0 {
+            match entry.state {
+                BlockState::Reading => self.abandoned = true,
+                _ => self.forget(id.0),
+            }
         }
+    }
+
+    /// Whether reads may have become useless since this was last asked.
+    pub(super) fn take_abandoned(&mut self) -> bool {
+        std::mem::take(&mut self.abandoned)
+    }
+
+    /// Forgets the block of a read that the disk was not given yet, if nobody has a share of it; true when the read is to be dropped.
+    pub(super) fn drop_unwanted(&mut self, tag: u64) -> bool {
+        let Ok(index) = u32::try_from(tag) else { return false };
+        let unwanted = self.entries.get(index as usize).is_some_and(|e| e.in_use && e.shares == 0);
+        if unwanted {
+            self.forget(index);
+        }
+        unwanted
     }
 
     /// Takes a finished read in. The answer is the first pair that waits for the block.

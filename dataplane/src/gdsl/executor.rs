@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hugepages::ChunkPool;
+use hugepages::{ChunkPool, prefetch};
 use pacing::{Clock, Wheel};
 use stack::host::Host;
 
@@ -14,6 +14,9 @@ use crate::disks::{Disk, ReadDone, ReadRequest};
 
 /// Most packets that one upcall may send; the log of a cycle keeps this much slack.
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
+
+/// Peers that are taken from the wheel at once; the memory of the last is on its way while the first is upcalled.
+const UPCALL_BATCH: usize = 8;
 
 /// Sizes of an executor, all fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ pub struct GdslCounters {
     pub chunk_shortages: u64,
     /// Upcalls.
     pub upcalls: u64,
-    /// Cycles that ended with peers still due.
+    /// Cycles that ended with peers still due: they were served in the next one.
     pub carried_over: u64,
 }
 
@@ -96,7 +99,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// An executor over `host` and `disk`, whose buffers are the chunks of `pool`. All tables are allocated here.
     pub fn new(config: GdslConfig, host: H, disk: D, pool: ChunkPool, start_ns: u64) -> Self {
         let pairs = config.pairs_max as usize;
-        let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * PACKETS_PER_UPCALL_MAX;
+        let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * UPCALL_BATCH * PACKETS_PER_UPCALL_MAX;
         let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
         let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
         Self {
@@ -137,7 +140,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         Some(pair)
     }
 
-    /// Empties the pair's link; reads under way go on and are dropped when they arrive. Both modules sleep until they are woken.
+    /// Empties the pair's link; reads that the disk has go on and are dropped when they arrive, those that wait for it are taken back.
+    /// Both modules sleep until they are woken.
     pub fn clear_link(&mut self, id: PairId) {
         if self.slot(id).is_none() {
             return;
@@ -179,11 +183,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.slot(id)?.pair.as_deref_mut()
     }
 
-    /// The block at the front of the pair's link has arrived (or failed); also true when there is nothing to wait for.
-    pub fn front_arrived(&mut self, id: PairId) -> bool {
-        let Some(pair) = self.slot(id).and_then(|s| s.pair.as_deref()) else { return true };
-        let front = pair.link.get(0);
-        front.is_some_and(|(_, block)| !matches!(self.blocks.state(block), BlockState::Reading))
+    /// The block at the front of the pair's link has arrived (or failed); `None` when the link is empty or there is no such pair.
+    pub fn front_arrived(&mut self, id: PairId) -> Option<bool> {
+        let (_, block) = self.slot(id)?.pair.as_deref()?.link.get(0)?;
+        Some(!matches!(self.blocks.state(block), BlockState::Reading))
     }
 
     /// The host.
@@ -244,23 +247,31 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
         let mut worked = self.reap(now_ns);
-        let mut upcalls = 0;
+        let (mut upcalls, mut carried_over) = (0, false);
+        let mut due = [0; UPCALL_BATCH];
         for class in [Class::Guaranteed, Class::BestEffort] {
-            while let Some(due) = self.wheels[class as usize].next_due_ns() {
-                if due > now_ns {
+            loop {
+                if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
+                    carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
                     break;
                 }
-                if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(PACKETS_PER_UPCALL_MAX) {
-                    self.counters.carried_over += 1;
+                let batch = self.take_due(class, now_ns, &mut due);
+                if batch.is_empty() {
                     break;
                 }
-                let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
-                self.upcall(key, now_ns, clock);
-                upcalls += 1;
+                for &key in batch {
+                    self.upcall(key, now_ns, clock);
+                }
+                upcalls += batch.len() as u32;
             }
         }
         worked |= upcalls > 0;
         self.counters.upcalls += u64::from(upcalls);
+        self.counters.carried_over += u64::from(carried_over);
+        if self.blocks.take_abandoned() {
+            let blocks = &mut self.blocks;
+            self.reads.retain(|read| !blocks.drop_unwanted(read.tag));
+        }
         if !self.reads.is_empty() {
             self.disk.submit(now_ns, &mut self.reads);
         }
@@ -271,6 +282,23 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.log.flush_streams(&mut self.host, clock);
         self.count_lateness();
         Cycle { worked, next_ns: self.next_ns(now_ns) }
+    }
+
+    /// Takes out the next peers that are due, and asks for their memory.
+    fn take_due<'b>(&mut self, class: Class, now_ns: u64, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
+        let mut taken = 0;
+        for place in batch.iter_mut() {
+            let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
+            *place = key;
+            taken += 1;
+            let pair = self.slots.get((key >> 1) as usize).and_then(|slot| slot.pair.as_deref());
+            match (pair, key & 1) {
+                (Some(pair), 0) => prefetch(&pair.source),
+                (Some(pair), _) => prefetch(&pair.destination),
+                (None, _) => {}
+            }
+        }
+        batch.get(..taken).unwrap_or(&[])
     }
 
     fn next_ns(&self, now_ns: u64) -> Option<u64> {
@@ -332,7 +360,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let popped = io.popped;
         let wheel = &mut self.wheels[class as usize];
         if let NextUpcall::At(at_ns) | NextUpcall::OnLinkOrAt(at_ns) = next {
-            wheel.schedule(wheel_key, at_ns);
+            // Who asks for a time in the past has its turn in the next cycle, so that nobody fills this one alone.
+            wheel.schedule(wheel_key, at_ns.max(now_ns + 1));
         }
         let on_link = matches!(next, NextUpcall::OnLink | NextUpcall::OnLinkOrAt(_));
         match end {
@@ -401,8 +430,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     }
 
     fn count_lateness(&mut self) {
-        for (index, lateness_ns) in self.log.sent.drain(..) {
-            if let Some(pair) = self.slots.get_mut(index as usize).and_then(|s| s.pair.as_deref_mut()) {
+        for (id, lateness_ns) in self.log.sent.drain(..) {
+            let slot = self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation);
+            if let Some(pair) = slot.and_then(|s| s.pair.as_deref_mut()) {
                 pair.lateness.record_ns(lateness_ns);
             }
         }

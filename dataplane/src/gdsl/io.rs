@@ -39,11 +39,11 @@ pub enum Outcome {
 #[derive(Debug)]
 pub(super) struct SendLog {
     /// Pair and due time of each frame queued in the host, in commit order.
-    frames: VecDeque<(u32, u64)>,
+    frames: VecDeque<(PairId, u64)>,
     /// Pair and due time of what was queued on byte streams since the last flush.
-    streamed: Vec<(u32, u64)>,
+    streamed: Vec<(PairId, u64)>,
     /// Pair and lateness of what was handed on in this cycle.
-    pub(super) sent: Vec<(u32, u64)>,
+    pub(super) sent: Vec<(PairId, u64)>,
     /// Lateness of all packets of this core.
     pub(super) lateness: Lateness,
 }
@@ -63,7 +63,7 @@ impl SendLog {
         self.sent.capacity().saturating_sub(self.sent.len() + self.frames.len() + self.streamed.len()) <= slack
     }
 
-    fn stamp(&mut self, pair: u32, due_ns: u64, at_ns: u64) {
+    fn stamp(&mut self, pair: PairId, due_ns: u64, at_ns: u64) {
         if due_ns == UNTIMED {
             return;
         }
@@ -159,12 +159,12 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.link.get(i).map(|(offset, block)| (offset, self.blocks.state(block)))
     }
 
-    /// Takes the block at the front of the link out.
-    pub fn pop(&mut self) {
-        if let Some((_, block)) = self.link.pop() {
-            self.blocks.release(block);
-            self.popped = true;
-        }
+    /// Takes the block at the front of the link out; false when there is none.
+    pub fn pop(&mut self) -> bool {
+        let Some((_, block)) = self.link.pop() else { return false };
+        self.blocks.release(block);
+        self.popped = true;
+        true
     }
 
     /// A transmit frame for `flow` together with the blocks to fill it from; `None` when the layer below takes no more at the moment.
@@ -187,7 +187,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
     /// Queues the frame with `len` bytes that was due at `due_ns`.
     pub fn commit(&mut self, len: usize, due_ns: u64) {
         self.host.commit(len);
-        self.log.frames.push_back((self.pair.index, due_ns));
+        self.log.frames.push_back((self.pair, due_ns));
         self.counters.packets += 1;
         self.counters.bytes += len as u64;
     }
@@ -195,7 +195,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
     /// Queues the frame with `len` bytes that has no due time.
     pub fn commit_untimed(&mut self, len: usize) {
         self.host.commit(len);
-        self.log.frames.push_back((self.pair.index, UNTIMED));
+        self.log.frames.push_back((self.pair, UNTIMED));
     }
 
     /// Queues `parts`, all or nothing, on a byte stream; `due_ns` is `None` for what has no due time.
@@ -208,7 +208,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
             self.counters.packets += 1;
             self.counters.bytes += parts.iter().map(|p| p.len() as u64).sum::<u64>();
             if self.log.streamed.len() < self.log.streamed.capacity() {
-                self.log.streamed.push((self.pair.index, due_ns));
+                self.log.streamed.push((self.pair, due_ns));
             }
         }
         Ok(())

@@ -159,6 +159,11 @@ impl RtpSender {
         header
     }
 
+    /// The packet that got the last header will never be sent: the next one gets its sequence number.
+    pub fn take_back(&mut self) {
+        self.next_seq = self.next_seq.wrapping_sub(1);
+    }
+
     /// A packet was sent.
     #[inline]
     pub fn note_sent(&mut self, now_ns: u64, payload_bytes: usize) {
