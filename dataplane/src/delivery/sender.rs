@@ -20,6 +20,9 @@ const BURST_PACKETS: u32 = 2;
 /// Gap after such a burst when the stream is behind: the time that one packet is due for, within these bounds. So a stream catches up at
 /// twice its own pace, and what a stall held back does not leave at once.
 const CATCH_UP_GAP_NS: std::ops::RangeInclusive<u64> = 500_000..=4_000_000;
+/// How long after the end of the last sample a datagram stream ends with a BYE. Players read RTCP before RTP: one that was kept from running
+/// for a moment would see the BYE first and leave the last packets unread.
+const GOODBYE_DELAY_NS: u64 = 200_000_000;
 /// Packets of one upcall on a byte stream, where pacing in a burst is TCP's business.
 const STREAM_BURST_PACKETS: u32 = 16;
 /// Samples finished in one upcall at most; a file may have any number that bring no packet.
@@ -431,7 +434,8 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
         loop {
             let Some(current) = self.current(block_bytes) else {
                 // The end is due when the last sample has been on show for its time.
-                return match self.timeline.due_ns(self.end_dts_ns()) {
+                let delay_ns = if matches!(self.outlet, Some(Outlet::Udp { .. })) { GOODBYE_DELAY_NS } else { 0 };
+                return match self.timeline.due_ns(self.end_dts_ns()).map(|at_ns| at_ns.saturating_add(delay_ns)) {
                     Some(at_ns) if at_ns > now_ns => NextUpcall::At(at_ns),
                     _ => {
                         self.over = true;
