@@ -55,7 +55,7 @@ fn reads_that_fail_end_the_sessions_that_need_them_and_no_others() {
     };
     let mut failed = 0;
     for seed in 1..=5 {
-        let report = must(&Scenario { disk: disk.clone(), failures: true, patience_ns: Some(500_000_000), ..scenario(seed, 40, 60) });
+        let report = must(&Scenario { disk: disk.clone(), failures: true, patience_ns: Some(50_000_000), ..scenario(seed, 40, 60) });
         assert!(report.packets > 50_000 && report.ended > 0, "the others are served");
         failed += report.failed;
     }
@@ -66,10 +66,13 @@ fn reads_that_fail_end_the_sessions_that_need_them_and_no_others() {
 fn a_full_network_makes_late_but_keeps_order_and_content() {
     // About what the viewers need on the average.
     let link = Some(SimLink { rate_bps: 40_000_000, queue_bytes: 20_000 });
+    let mut backpressure = 0;
     for seed in 1..=3 {
         let report = must(&Scenario { link, patience_ns: None, restless: false, ..scenario(seed, 30, 120) });
-        assert!(report.backpressure > 1_000 && report.ended > 10, "the network was full, and sessions came to their end");
+        assert!(report.ended > 10);
+        backpressure += report.backpressure;
     }
+    assert!(backpressure > 100_000, "the network was full {backpressure} times");
 }
 
 #[test]

@@ -35,8 +35,9 @@ type Core = EngineCore<SimHost, SimDisk, SimClock>;
 const CHUNK_BYTES: usize = 64 << 10;
 /// The engine core looks for datagrams at most this often (a real host wakes it).
 const ARRIVAL_POLL_NS: u64 = 100_000;
-/// What the richest title needs for the time that is read ahead, less what viewers of one title share.
-const CHUNKS_PER_VIEWER: usize = 8;
+/// Buffers: viewers who are close together share theirs, so a few need more for each than many (a thousand used 1,712 at most).
+const CHUNKS: usize = 300;
+const CHUNKS_PER_VIEWER: usize = 3;
 const RTCP_PORT: u8 = 1;
 
 /// What a run is like.
@@ -153,7 +154,7 @@ impl World {
         let viewers = scenario.viewers as u32;
         let host_config = SimConfig { flows_max: 8 * viewers, streams_max: viewers, link: scenario.link, ..SimConfig::default() };
         let tx_frames = host_config.tx_frames;
-        let chunks = scenario.viewers * CHUNKS_PER_VIEWER + 64;
+        let chunks = CHUNKS + scenario.viewers * CHUNKS_PER_VIEWER;
         let arena = Arena::new(chunks * CHUNK_BYTES).map_err(|e| e.to_string())?;
         let pool = ChunkPool::new(arena, CHUNK_BYTES);
         let (commands, commands_rx) = bounded(4 * scenario.viewers + 16);
