@@ -10,7 +10,6 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use dataplane::disks::sim::SimDiskConfig;
-use stack::host::Host;
 use stage::{Config, Film, MS, SECOND, Stage};
 
 fn main() {
