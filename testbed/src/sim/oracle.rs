@@ -8,8 +8,9 @@ use dataplane::payload::{Packetiser, SliceBytes, Step};
 use dataplane::rtp::header::{HEADER_BYTES, RtpPacket};
 use pacing::schedule::ticks_to_ns;
 
-/// The wheel's resolution, in both directions: the anchor is inferred from the first packet, which may itself be a tick late.
-const TICK_NS: u64 = 20_000;
+/// How far before its due time a packet may seem to leave: the anchor is inferred from the first packet, which may itself be late by the
+/// wheel's resolution (20 us) and by the turns of a core on which many sessions start at once.
+const EARLY_NS_MAX: u64 = 100_000;
 
 /// What one packet must be.
 struct Expected {
@@ -162,7 +163,7 @@ impl TrackOracle {
         }
         let anchor_ns = *anchor_ns.get_or_insert(at_ns as i64 - expected.due_after_ns);
         let lateness_ns = at_ns as i64 - anchor_ns - expected.due_after_ns;
-        if lateness_ns < -(TICK_NS as i64) || lateness_ns > patience_ns as i64 {
+        if lateness_ns < -(EARLY_NS_MAX as i64) || lateness_ns > patience_ns as i64 {
             return Err(what(format!("sent {lateness_ns} ns after it was due")));
         }
         Ok(lateness_ns.max(0) as u64)
