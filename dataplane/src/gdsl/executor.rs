@@ -24,7 +24,7 @@ pub struct GdslConfig {
     pub tick_ns: u64,
     /// Upcalls in one cycle; the rest is carried over.
     pub upcalls_per_cycle: u32,
-    /// Frames that the host can queue.
+    /// Frames that the host can queue; of no more is made use.
     pub host_frames: usize,
 }
 
@@ -105,7 +105,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             wheels: [wheel(), wheel()],
             reads: VecDeque::with_capacity(pool.capacity()),
             done: Vec::with_capacity(64),
-            log: SendLog::new(config.host_frames.max(64), per_cycle),
+            log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
             blocks: Blocks::new(pool),
@@ -246,12 +246,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let mut worked = self.reap(now_ns);
         let (mut upcalls, mut carried_over) = (0, false);
         for class in [Class::Guaranteed, Class::BestEffort] {
-            while let Some(due) = self.wheels[class as usize].next_due_ns() {
-                if due > now_ns {
-                    break;
-                }
+            loop {
                 if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(PACKETS_PER_UPCALL_MAX) {
-                    carried_over = true;
+                    carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|due_ns| due_ns <= now_ns);
                     break;
                 }
                 let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };

@@ -97,7 +97,7 @@ impl World {
     }
 
     fn plain() -> Self {
-        Self::new(GdslConfig { pairs_max: 8, ..GdslConfig::default() }, SimConfig::default(), SimDiskConfig::default(), 64)
+        Self::new(GdslConfig { pairs_max: 8, host_frames: 64, ..GdslConfig::default() }, SimConfig::default(), SimDiskConfig::default(), 64)
     }
 
     fn add(&mut self, class: Class, names: [&'static str; 2], file: &SimFile, offsets: impl IntoIterator<Item = u64>, room: usize) -> Peer {
