@@ -116,3 +116,83 @@ impl SampleBytes for LinkBytes<'_> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::disks::sim::{SimFile, pattern_byte};
+    use crate::gdsl::ready::{End, ReadyLink};
+
+    /// What a packetiser may do with the bytes of a sample.
+    #[derive(Clone, Debug)]
+    enum Op {
+        Peek(usize, usize),
+        Take(usize),
+        Skip(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let len = || prop_oneof![0usize..20, 0usize..3000];
+        prop_oneof![(len(), len()).prop_map(|(skip, len)| Op::Peek(skip, len)), len().prop_map(Op::Take), len().prop_map(Op::Skip)]
+    }
+
+    proptest! {
+        /// Against a plain slice: a sample anywhere in blocks of any size, of which the first ones have arrived.
+        #[test]
+        fn does_as_a_slice_does(
+            block_bytes in prop_oneof![Just(64usize), Just(100), Just(513), Just(4096)],
+            before in 0usize..3,
+            offset in 0u64..10_000,
+            bytes in 0usize..6000,
+            here in 0usize..40,
+            end in prop_oneof![Just(End::Reading), Just(End::Failed)],
+            cut in 0u64..200,
+            ops in prop::collection::vec(op(), 1..40),
+        ) {
+            let size = block_bytes as u64;
+            let sample_end = offset + bytes as u64;
+            // Of a file that was cut, the last bytes are missing although their block is here.
+            let file = SimFile::pattern(9, sample_end.saturating_sub(if cut < 100 { 0 } else { cut - 100 }));
+            let first = offset / size;
+            let count = (sample_end.max(offset + 1) - 1) / size - first + 1;
+            let own = (0..count).map(|i| ((first + i) * size, if (i as usize) < here { End::Read } else { end }));
+            let wanted: Vec<_> = (0..before).map(|i| ((first + count + 5 + i as u64) * size, End::Read)).chain(own).collect();
+            let link = ReadyLink::new(&file, block_bytes, &wanted);
+            let resident_end = ((first + here.min(count as usize) as u64) * size).min(sample_end).min(file.size()).max(offset);
+
+            let whole: Vec<u8> = (offset..sample_end).map(|at| pattern_byte(9, at)).collect();
+            let mut bytes_of = LinkBytes::new(link.view(), before, offset, bytes);
+            let mut at = 0;
+            for op in ops {
+                let resident = (resident_end - offset) as usize - at;
+                prop_assert_eq!(bytes_of.remaining(), bytes - at);
+                prop_assert_eq!(bytes_of.resident(), resident);
+                prop_assert_eq!(bytes_of.position(), offset + at as u64);
+                match op {
+                    Op::Peek(skip, len) => {
+                        let mut dst = vec![0; len];
+                        let is_here = skip + len <= resident;
+                        prop_assert_eq!(bytes_of.peek(skip, &mut dst), is_here);
+                        prop_assert!(!is_here || dst == whole[at + skip..at + skip + len]);
+                    }
+                    Op::Take(len) => {
+                        let mut dst = vec![0; len];
+                        let is_here = len <= resident;
+                        prop_assert_eq!(bytes_of.take(&mut dst), is_here);
+                        if is_here {
+                            prop_assert!(dst == whole[at..at + len]);
+                            at += len;
+                        }
+                    }
+                    Op::Skip(len) => {
+                        let is_here = len <= resident;
+                        prop_assert_eq!(bytes_of.skip(len), is_here);
+                        at += if is_here { len } else { 0 };
+                    }
+                }
+            }
+        }
+    }
+}

@@ -90,22 +90,28 @@ struct Current {
     sample: Sample,
     /// Bytes of the sample that were packetised.
     taken: u32,
-    /// Number of the block with its first byte (see [`BlockWalk`]).
-    first_block: u64,
+    /// Number of the block with the next byte (see [`BlockWalk`]), and where in the file that block ends.
+    block: u64,
+    block_end: u64,
     dts_ns: i64,
     span_ns: u64,
     rtp_ts: u32,
 }
 
 impl Current {
-    /// Number of the block that the next byte lies in.
-    fn block_number(&self, block_bytes: u64) -> u64 {
-        self.first_block + (self.at() / block_bytes - self.sample.offset / block_bytes)
-    }
-
     /// File offset of the next byte.
     fn at(&self) -> u64 {
         self.sample.offset + u64::from(self.taken)
+    }
+
+    /// `taken` bytes of the sample were packetised by now.
+    fn advance(&mut self, taken: u32, block_bytes: u64) {
+        self.taken = taken;
+        if self.at() >= self.block_end {
+            let blocks = (self.at() - self.block_end) / block_bytes + 1;
+            self.block += blocks;
+            self.block_end += blocks * block_bytes;
+        }
     }
 }
 
@@ -309,8 +315,9 @@ impl TrackSender {
         self.next += 1;
         self.packetiser.begin(sample.size, sample.sync);
         let span_ns = next_dts_ns.saturating_sub(dts_ns).max(0) as u64;
-        let first_block = self.walk.enter(sample.offset, sample.size, block_bytes);
-        self.current = Some(Current { sample, taken: 0, first_block, dts_ns, span_ns, rtp_ts });
+        let block = self.walk.enter(sample.offset, sample.size, block_bytes);
+        let block_end = (sample.offset / block_bytes + 1) * block_bytes;
+        self.current = Some(Current { sample, taken: 0, block, block_end, dts_ns, span_ns, rtp_ts });
         self.current
     }
 
@@ -328,16 +335,16 @@ impl TrackSender {
     }
 
     /// Drops the blocks before the one with the current sample's next byte.
-    fn release_blocks<H: Host, D: Disk>(&mut self, current: &Current, block_bytes: u64, io: &mut IoBatch<'_, H, D>) {
-        let wanted = current.block_number(block_bytes);
-        while self.released < wanted && io.pop() {
+    fn release_blocks<H: Host, D: Disk>(&mut self, current: &Current, io: &mut IoBatch<'_, H, D>) {
+        while self.released < current.block && io.pop() {
             self.released += 1;
         }
     }
 
-    /// Place in the link of the block with the current sample's next byte.
-    fn place(&self, current: &Current, block_bytes: u64) -> usize {
-        usize::try_from(current.block_number(block_bytes).saturating_sub(self.released)).unwrap_or(usize::MAX)
+    /// Where to find the current sample's next byte.
+    fn place(&self, current: &Current, block_bytes: u64) -> Place {
+        let in_link = usize::try_from(current.block.saturating_sub(self.released)).unwrap_or(usize::MAX);
+        Place { in_link, block_bytes }
     }
 
     /// Packetises and sends one packet. `Ok(true)`: sent; `Ok(false)`: the sample is finished.
@@ -444,6 +451,14 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                     }
                 };
             };
+            if current.taken >= current.sample.size && self.held_back.is_none() {
+                self.current = None;
+                finished += 1;
+                if finished == SAMPLES_PER_UPCALL {
+                    return NextUpcall::At(now_ns);
+                }
+                continue;
+            }
             let due_ns = self.due_ns(&current).unwrap_or(now_ns);
             if due_ns > now_ns {
                 return NextUpcall::At(due_ns);
@@ -451,12 +466,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             if sent == burst {
                 return NextUpcall::At(now_ns + self.catch_up_gap_ns(&current));
             }
-            if finished == SAMPLES_PER_UPCALL {
-                return NextUpcall::At(now_ns);
-            }
-            if current.taken < current.sample.size {
-                self.release_blocks(&current, block_bytes, io);
-            }
+            self.release_blocks(&current, io);
             match self.send_one(now_ns, due_ns, io) {
                 Ok(true) => {
                     sent += 1;
@@ -464,10 +474,8 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                         self.report_if_due(now_ns, io);
                     }
                 }
-                Ok(false) => {
-                    self.current = None;
-                    finished += 1;
-                }
+                // What was left of it brings no packet.
+                Ok(false) => self.current = self.current.map(|current| Current { taken: current.sample.size, ..current }),
                 Err(why) => return self.blocked(why, now_ns, io),
             }
             if let Some(current) = &self.current {
@@ -481,18 +489,17 @@ impl TrackSender {
     /// Why the current sample's next packet cannot be made.
     fn missing<H: Host, D: Disk>(&self, io: &IoBatch<'_, H, D>) -> Missing {
         let Some(current) = self.current else { return Missing::Nothing };
-        let block_bytes = io.block_bytes() as u64;
         let (mut at, end) = (current.at(), current.sample.offset + u64::from(current.sample.size));
-        let mut place = self.place(&current, block_bytes);
+        let Place { in_link: mut place, block_bytes } = self.place(&current, io.block_bytes() as u64);
+        let mut block_end = current.block_end;
         while at < end {
-            let block_end = (at / block_bytes + 1) * block_bytes;
             match io.block(place) {
                 None | Some((_, BlockState::Reading)) => return Missing::OnItsWay,
                 Some((_, BlockState::Failed(_))) => return Missing::ForGood("the disk cannot read the file"),
                 Some((offset, BlockState::Ready(bytes))) if offset + (bytes.len() as u64) < end.min(block_end) => {
                     return Missing::ForGood("the file is shorter than it was");
                 }
-                Some((_, BlockState::Ready(_))) => (at, place) = (block_end, place + 1),
+                Some((_, BlockState::Ready(_))) => (at, block_end, place) = (block_end, block_end + block_bytes, place + 1),
             }
         }
         Missing::Nothing
@@ -503,6 +510,13 @@ impl TrackSender {
         let last = track.and_then(|t| Some((t.samples.get(self.end.checked_sub(1)?)?, t.timescale)));
         last.map_or(self.timeline.start_dts_ns, |(s, scale)| ticks_to_ns(s.dts.saturating_add(i64::from(s.duration)), scale))
     }
+}
+
+/// Where in the link a byte lies.
+#[derive(Clone, Copy)]
+struct Place {
+    in_link: usize,
+    block_bytes: u64,
 }
 
 /// Why the bytes of a sample do not make a packet.
@@ -534,15 +548,15 @@ fn packetise(
     packetiser: &mut Packetiser,
     rtp: &mut RtpSender,
     current: &mut Current,
-    place: usize,
+    place: Place,
     view: LinkView<'_>,
     frame: &mut [u8],
 ) -> Result<Option<usize>, Blocked> {
-    let mut bytes = LinkBytes::new(view, place, current.at(), (current.sample.size - current.taken) as usize);
+    let mut bytes = LinkBytes::new(view, place.in_link, current.at(), (current.sample.size - current.taken) as usize);
     let Some((header, payload)) = frame.split_at_mut_checked(HEADER_BYTES) else { return Err(Blocked::Host) };
     let step = packetiser.next(&mut bytes, payload).map_err(|_| Blocked::BadSample)?;
     let taken = bytes.position().saturating_sub(current.sample.offset);
-    current.taken = u32::try_from(taken).unwrap_or(current.sample.size);
+    current.advance(u32::try_from(taken).unwrap_or(current.sample.size), place.block_bytes);
     match step {
         Step::Packet(meta) => {
             let timestamp = current.rtp_ts.wrapping_add(meta.timestamp_offset);

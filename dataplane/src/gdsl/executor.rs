@@ -27,7 +27,7 @@ pub struct GdslConfig {
     pub tick_ns: u64,
     /// Upcalls in one cycle; the rest is carried over.
     pub upcalls_per_cycle: u32,
-    /// Frames that the host can queue.
+    /// Frames that the host can queue; of no more is made use.
     pub host_frames: usize,
 }
 
@@ -108,7 +108,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             wheels: [wheel(), wheel()],
             reads: VecDeque::with_capacity(pool.capacity()),
             done: Vec::with_capacity(64),
-            log: SendLog::new(config.host_frames.max(64), per_cycle),
+            log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
             blocks: Blocks::new(pool),
@@ -251,11 +251,12 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let mut due = [0; UPCALL_BATCH];
         for class in [Class::Guaranteed, Class::BestEffort] {
             loop {
-                if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
+                let left = self.config.upcalls_per_cycle.saturating_sub(upcalls) as usize;
+                if left == 0 || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
                     carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
                     break;
                 }
-                let batch = self.take_due(class, now_ns, &mut due);
+                let batch = self.take_due(class, now_ns, left, &mut due);
                 if batch.is_empty() {
                     break;
                 }
@@ -284,10 +285,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         Cycle { worked, next_ns: self.next_ns(now_ns) }
     }
 
-    /// Takes out the next peers that are due, and asks for their memory.
-    fn take_due<'b>(&mut self, class: Class, now_ns: u64, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
+    /// Takes out the next peers that are due, at most `limit`, and asks for their memory.
+    fn take_due<'b>(&mut self, class: Class, now_ns: u64, limit: usize, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
         let mut taken = 0;
-        for place in batch.iter_mut() {
+        for place in batch.iter_mut().take(limit) {
             let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
             *place = key;
             taken += 1;

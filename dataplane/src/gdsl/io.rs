@@ -40,6 +40,8 @@ pub enum Outcome {
 pub(super) struct SendLog {
     /// Pair and due time of each frame queued in the host, in commit order.
     frames: VecDeque<(PairId, u64)>,
+    /// Frames that the host can queue.
+    frames_max: usize,
     /// Pair and due time of what was queued on byte streams since the last flush.
     streamed: Vec<(PairId, u64)>,
     /// Pair and lateness of what was handed on in this cycle.
@@ -52,6 +54,7 @@ impl SendLog {
     pub(super) fn new(frames: usize, per_cycle: usize) -> Self {
         Self {
             frames: VecDeque::with_capacity(frames),
+            frames_max: frames,
             streamed: Vec::with_capacity(per_cycle),
             sent: Vec::with_capacity(per_cycle),
             lateness: Lateness::new(),
@@ -169,10 +172,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
 
     /// A transmit frame for `flow` together with the blocks to fill it from; `None` when the layer below takes no more at the moment.
     pub fn frame(&mut self, flow: FlowId) -> Option<(&mut [u8], LinkView<'_>)> {
-        if self.host.datagram(flow).is_none() {
-            if self.host.queued() == 0 {
-                return None;
-            }
+        if self.log.frames.len() >= self.log.frames_max {
             self.log.flush(self.host, self.clock, self.counters);
         }
         let view = LinkView { link: self.link, blocks: self.blocks };
@@ -225,8 +225,8 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
 /// Read access to the blocks of a link.
 #[derive(Clone, Copy)]
 pub struct LinkView<'a> {
-    link: &'a Link,
-    blocks: &'a Blocks,
+    pub(super) link: &'a Link,
+    pub(super) blocks: &'a Blocks,
 }
 
 impl<'a> LinkView<'a> {

@@ -17,7 +17,11 @@ mod blocks;
 mod executor;
 mod io;
 mod link;
+#[cfg(test)]
+pub(crate) mod ready;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use blocks::Mix;
 pub use blocks::{BlockId, BlockKey, BlockState};
