@@ -20,7 +20,7 @@ FUZZ_PACKAGES = gcc libc6-dev g++
 # Real players and the server that `make bench` is compared with.
 TEST_PACKAGES = $(DEMO_PACKAGES) gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
-	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi
+	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
+    /// It was asked to stop; a second signal would make it stop at once.
+    terminated: bool,
     stderr: Option<JoinHandle<Vec<u8>>>,
     stdout: Option<JoinHandle<()>>,
     /// Where it listens for RTSP.
@@ -117,9 +119,15 @@ impl Server {
         };
         let address = |key: &str| ready.as_ref().and_then(|r| r.get(key)).and_then(|a| a.parse::<SocketAddr>().ok());
         match (address("rtsp"), address("http"), &ready) {
-            (Some(rtsp), Some(http), Some(fields)) => {
-                Ok(Self { child: Some(child), stderr: Some(stderr), stdout: Some(stdout), rtsp, http, ready: fields.clone() })
-            }
+            (Some(rtsp), Some(http), Some(fields)) => Ok(Self {
+                child: Some(child),
+                terminated: false,
+                stderr: Some(stderr),
+                stdout: Some(stdout),
+                rtsp,
+                http,
+                ready: fields.clone(),
+            }),
             _ => {
                 let ended = child.try_wait()?;
                 let _ = child.kill();
@@ -156,8 +164,9 @@ impl Server {
 
     /// Asks it to stop (SIGTERM) without waiting.
     pub fn terminate(&mut self) {
-        if let Some(child) = &mut self.child {
+        if let (Some(child), false) = (&mut self.child, self.terminated) {
             player::signal::terminate(child);
+            self.terminated = true;
         }
     }
 

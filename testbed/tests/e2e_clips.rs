@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use testbed::clip::{ClipSpec, Shape, Storage, make_clips};
+use testbed::clip::{ClipSpec, Shape, make_clips};
 use testbed::player::{ffmpeg, run};
 
 #[test]
@@ -19,7 +19,6 @@ fn ffmpeg_decodes_synthetic_titles_without_complaint() {
         ClipSpec { rate_bps: 200_000, shape: Shape::Vbr, gop_seconds: 2, ..base },
         ClipSpec { rate_bps: 20_000_000, width: 1280, height: 720, fps: 50, ..base },
         ClipSpec { audio_bps: 0, seconds: 1, ..base },
-        ClipSpec { storage: Storage::Looped, gop_seconds: 2, shape: Shape::Vbr, ..base },
     ];
     support::run_all(&specs, 2, |spec| {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;

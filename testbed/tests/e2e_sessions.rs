@@ -140,20 +140,24 @@ fn pause_wait_play(server: &Server, title: &Title, over: Over) -> Outcome {
     ok(&again, "second PLAY")?;
     let second = client.receive_for(seconds(2.3));
     let before = title.check(&first, &played).map_err(|e| format!("before the pause: {e}"))?;
-    let after = title.check(&second, &again).map_err(|e| format!("after the pause: {e}"))?;
-    if before.start != 0 {
-        return Err(format!("play began at sample {}", before.start));
-    }
-    // A sample that was cut off by the pause may be sent again.
-    if after.start != before.end && after.start + 1 != before.end {
-        return Err(format!("stopped at sample {}, went on at sample {}", before.end, after.start));
-    }
-    for (what, range) in [("before", &before), ("after", &after)] {
-        if range.len() < 25 {
-            return Err(format!("only {} samples {what} the pause", range.len()));
+    // RTP-Info of the second PLAY names the packet that came next.
+    for (track, info) in rtp_info(&again)?.iter().enumerate() {
+        let next = second.iter().find(|a| a.track == track && !a.rtcp).and_then(Arrival::rtp).map(|p| p.seq);
+        if next != Some(info.seq) {
+            return Err(format!("track {track}: RTP-Info says {}, packet {next:?} came", info.seq));
         }
     }
-    Ok(format!("stopped at sample {}, went on at sample {}", before.end, after.start))
+    // Both parts together are the file, without a hole, whether the pause cut a sample in two or not.
+    let all: Vec<Arrival> = first.into_iter().chain(second).collect();
+    let together = locate(&title.tracks[0].2, &title.units(&all, 0)?).map_err(|e| format!("both parts: {e}"))?;
+    if together.start != 0 || before.len() < 25 || together.len() < before.len() + 25 {
+        return Err(format!("samples {before:?} came before the pause, {together:?} in all"));
+    }
+    let audio = title.units(&all, 1)?;
+    if audio.iter().any(|u| !u.intact) || audio.len() * 25 < together.len() * 40 {
+        return Err(format!("{} audio units to {} pictures", audio.len(), together.len()));
+    }
+    Ok(format!("stopped at sample {}, went on to {}", before.end, together.end))
 }
 
 fn seek(server: &Server, title: &Title, over: Over) -> Outcome {
@@ -274,16 +278,17 @@ fn sender_reports(server: &Server, title: &Title) -> Outcome {
     let played = client.play(&url, Some("npt=0-")).map_err(text)?;
     let info = rtp_info(&played)?;
     let mut seen = [false; 2];
-    let keep_alive = client.session.clone();
-    let arrivals = client.receive_until(Instant::now() + Duration::from_secs(12), |a| {
+    let mut arrivals = client.receive_until(Instant::now() + Duration::from_secs(12), |a| {
         if a.rtcp_types().starts_with(&[200]) {
             seen[a.track.min(1)] = true;
         }
         seen == [true; 2]
     });
     if seen != [true; 2] {
-        return Err(format!("sender reports of the tracks: {seen:?} ({keep_alive:?})"));
+        return Err(format!("sender reports of the tracks: {seen:?}"));
     }
+    // A report may overtake its first packet on the way through two sockets.
+    arrivals.extend(client.receive_for(seconds(0.5)));
     // What wall-clock time does each report give to the start of the title? Both must say the same.
     let mut origins = Vec::new();
     for (track, (_, clock, _)) in title.tracks.iter().enumerate() {

@@ -32,6 +32,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/tests/packets_without_allocation.rs",
     "hugepages/src/arena.rs",
     "hugepages/src/chunk.rs",
+    "hugepages/src/prefetch.rs",
     "pacing/src/clock/sys.rs",
     "stack/examples/host_send.rs",
     "stack/src/kernel/mmsg.rs",

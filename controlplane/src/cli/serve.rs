@@ -40,6 +40,8 @@ const CONNECTIONS_MIN: u32 = 10_240;
 const OTHER_FILES: u64 = 1024;
 /// Threads of the control core.
 const CONTROL_THREADS_MAX: usize = 4;
+/// Threads for what blocks: looking titles up on disk.
+const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Runs the appliance until a signal ends it.
 ///
@@ -53,6 +55,7 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.cpus.control.len().clamp(1, CONTROL_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("control")
         .enable_all()
         .build()

@@ -375,8 +375,12 @@ fn play_reply(request: &Request, session: &Session, state: &SessionState, starte
         let url = track.url.replace(',', "%2C").replace(';', "%3B");
         Some(format!("url={url};seq={};rtptime={}", start.seq, start.rtptime))
     });
+    // Play to the end of the title is answered with an open end: GStreamer drops pictures behind the end named here, and counts from the
+    // first packet, while its clock begins one reordering delay earlier.
+    let to_the_end = started.to_ns >= session.media.duration_ns;
+    let end = if to_the_end { String::new() } else { seconds(started.to_ns) };
     let mut reply = with_session(Reply::ok(), Some(session))
-        .with("Range", format!("npt={}-{}", seconds(started.from_ns), seconds(started.to_ns)))
+        .with("Range", format!("npt={}-{end}", seconds(started.from_ns)))
         .with("RTP-Info", info.collect::<Vec<_>>().join(","));
     // RFC 2326 sections 12.34, 12.35: the answer says the value that holds.
     for (name, header) in [("Scale", headers::SCALE), ("Speed", headers::SPEED)] {

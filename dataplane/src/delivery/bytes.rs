@@ -165,7 +165,7 @@ mod tests {
             let size = block_bytes as u64;
             let sample_end = offset + bytes as u64;
             // Of a file that was cut, the last bytes are missing although their block is here.
-            let file = SimFile::pattern(9, sample_end.saturating_sub(if cut < 100 { 0 } else { cut - 100 }));
+            let file = SimFile::pattern(9, sample_end.saturating_sub(cut.saturating_sub(100)));
             let first = offset / size;
             let count = (sample_end.max(offset + 1) - 1) / size - first + 1;
             let own = (0..count).map(|i| ((first + i) * size, if (i as usize) < here { End::Read } else { end }));

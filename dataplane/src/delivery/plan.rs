@@ -153,7 +153,8 @@ mod tests {
     }
 
     fn title(tracks: Vec<Track>, duration_ns: u64) -> Title {
-        let description = MediaDescription { container: String::new(), duration_ns, size_bytes: 0, tracks: Vec::new(), left_out: Vec::new() };
+        let description =
+            MediaDescription { container: String::new(), duration_ns, size_bytes: 0, tracks: Vec::new(), left_out: Vec::new() };
         Title { tracks, left_out: Vec::new(), description }
     }
 

@@ -17,8 +17,12 @@ use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
 
 /// Packets of one stream that may leave back to back.
 const BURST_PACKETS: u32 = 2;
-/// Gap after such a burst when the stream is behind.
-const CATCH_UP_GAP_NS: u64 = 250_000;
+/// Gap after such a burst when the stream is behind: the time that one packet is due for, within these bounds. So a stream catches up at
+/// twice its own pace, and what a stall held back does not leave at once.
+const CATCH_UP_GAP_NS: std::ops::RangeInclusive<u64> = 500_000..=4_000_000;
+/// How long after the end of the last sample a datagram stream ends with a BYE. Players read RTCP before RTP: one that was kept from running
+/// for a moment would see the BYE first and leave the last packets unread.
+const GOODBYE_DELAY_NS: u64 = 200_000_000;
 /// Packets of one upcall on a byte stream, where pacing in a burst is TCP's business.
 const STREAM_BURST_PACKETS: u32 = 16;
 /// Samples finished in one upcall at most; a file may have any number that bring no packet.
@@ -324,6 +328,12 @@ impl TrackSender {
         Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, taken, current.sample.size))
     }
 
+    /// How long a stream that is behind waits after a burst.
+    fn catch_up_gap_ns(&self, current: &Current) -> u64 {
+        let packets = u64::from(current.sample.size) / self.config.packet_bytes_max.max(1) as u64 + 1;
+        (current.span_ns / packets).clamp(*CATCH_UP_GAP_NS.start(), *CATCH_UP_GAP_NS.end())
+    }
+
     /// Drops the blocks before the one with the current sample's next byte.
     fn release_blocks<H: Host, D: Disk>(&mut self, current: &Current, io: &mut IoBatch<'_, H, D>) {
         while self.released < current.block && io.pop() {
@@ -396,7 +406,7 @@ impl TrackSender {
     /// What to do about a packet that could not be sent now.
     fn blocked<H: Host, D: Disk>(&mut self, why: Blocked, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         match why {
-            Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS),
+            Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS.start()),
             Blocked::Data => match self.missing(io) {
                 Missing::OnItsWay => NextUpcall::OnLink,
                 Missing::Nothing => self.blocked(Blocked::BadSample, now_ns, io),
@@ -431,7 +441,8 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
         loop {
             let Some(current) = self.current(block_bytes) else {
                 // The end is due when the last sample has been on show for its time.
-                return match self.timeline.due_ns(self.end_dts_ns()) {
+                let delay_ns = if matches!(self.outlet, Some(Outlet::Udp { .. })) { GOODBYE_DELAY_NS } else { 0 };
+                return match self.timeline.due_ns(self.end_dts_ns()).map(|at_ns| at_ns.saturating_add(delay_ns)) {
                     Some(at_ns) if at_ns > now_ns => NextUpcall::At(at_ns),
                     _ => {
                         self.over = true;
@@ -453,7 +464,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                 return NextUpcall::At(due_ns);
             }
             if sent == burst {
-                return NextUpcall::At(now_ns + CATCH_UP_GAP_NS);
+                return NextUpcall::At(now_ns + self.catch_up_gap_ns(&current));
             }
             self.release_blocks(&current, io);
             match self.send_one(now_ns, due_ns, io) {

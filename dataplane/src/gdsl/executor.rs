@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hugepages::ChunkPool;
+use hugepages::{ChunkPool, prefetch};
 use pacing::{Clock, Wheel};
 use stack::host::Host;
 
@@ -14,6 +14,9 @@ use crate::disks::{Disk, ReadDone, ReadRequest};
 
 /// Most packets that one upcall may send; the log of a cycle keeps this much slack.
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
+
+/// Peers that are taken from the wheel at once; the memory of the last is on its way while the first is upcalled.
+const UPCALL_BATCH: usize = 8;
 
 /// Sizes of an executor, all fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +99,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// An executor over `host` and `disk`, whose buffers are the chunks of `pool`. All tables are allocated here.
     pub fn new(config: GdslConfig, host: H, disk: D, pool: ChunkPool, start_ns: u64) -> Self {
         let pairs = config.pairs_max as usize;
-        let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * PACKETS_PER_UPCALL_MAX;
+        let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * UPCALL_BATCH * PACKETS_PER_UPCALL_MAX;
         let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
         let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
         Self {
@@ -245,15 +248,22 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let now_ns = clock.now_ns();
         let mut worked = self.reap(now_ns);
         let (mut upcalls, mut carried_over) = (0, false);
+        let mut due = [0; UPCALL_BATCH];
         for class in [Class::Guaranteed, Class::BestEffort] {
             loop {
-                if upcalls >= self.config.upcalls_per_cycle || self.log.nearly_full(PACKETS_PER_UPCALL_MAX) {
-                    carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|due_ns| due_ns <= now_ns);
+                let left = self.config.upcalls_per_cycle.saturating_sub(upcalls) as usize;
+                if left == 0 || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
+                    carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
                     break;
                 }
-                let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
-                self.upcall(key, now_ns, clock);
-                upcalls += 1;
+                let batch = self.take_due(class, now_ns, left, &mut due);
+                if batch.is_empty() {
+                    break;
+                }
+                for &key in batch {
+                    self.upcall(key, now_ns, clock);
+                }
+                upcalls += batch.len() as u32;
             }
         }
         worked |= upcalls > 0;
@@ -273,6 +283,23 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.log.flush_streams(&mut self.host, clock);
         self.count_lateness();
         Cycle { worked, next_ns: self.next_ns(now_ns) }
+    }
+
+    /// Takes out the next peers that are due, at most `limit`, and asks for their memory.
+    fn take_due<'b>(&mut self, class: Class, now_ns: u64, limit: usize, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
+        let mut taken = 0;
+        for place in batch.iter_mut().take(limit) {
+            let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
+            *place = key;
+            taken += 1;
+            let pair = self.slots.get((key >> 1) as usize).and_then(|slot| slot.pair.as_deref());
+            match (pair, key & 1) {
+                (Some(pair), 0) => prefetch(&pair.source),
+                (Some(pair), _) => prefetch(&pair.destination),
+                (None, _) => {}
+            }
+        }
+        batch.get(..taken).unwrap_or(&[])
     }
 
     fn next_ns(&self, now_ns: u64) -> Option<u64> {

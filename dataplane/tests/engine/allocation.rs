@@ -65,4 +65,3 @@ fn turns_allocate_and_free_nothing() {
     assert!(turns > 10_000 && packets > 20_000, "{turns} turns, {packets} packets");
     assert_eq!(stage.events.len(), 0);
 }
-

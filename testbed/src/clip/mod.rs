@@ -45,15 +45,6 @@ pub enum Shape {
     Vbr,
 }
 
-/// How samples are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Storage {
-    /// Every sample has bytes of its own, as in any film.
-    Full,
-    /// A few seconds are stored once and the sample tables repeat them: tiny files, written at once.
-    Looped,
-}
-
 /// What synthetic titles should be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClipSpec {
@@ -73,8 +64,8 @@ pub struct ClipSpec {
     pub gop_seconds: u32,
     /// How the rate is spread over time.
     pub shape: Shape,
-    /// How samples are stored.
-    pub storage: Storage,
+    /// How many files of a set have bytes of their own, the others being hard links to them in turn; 0 for all.
+    pub distinct: u32,
 }
 
 impl Default for ClipSpec {
@@ -88,7 +79,7 @@ impl Default for ClipSpec {
             fps: 25,
             gop_seconds: 1,
             shape: Shape::Cbr,
-            storage: Storage::Full,
+            distinct: 0,
         }
     }
 }
@@ -132,13 +123,22 @@ pub fn make_clips(spec: &ClipSpec, count: u32, folder: &Path) -> Result<Vec<Path
     spec.check()?;
     fs::create_dir_all(folder)?;
     let paths: Vec<PathBuf> = (0..count).map(|n| folder.join(format!("clip-{n:04}.mp4"))).collect();
+    for path in &paths {
+        // Files of an earlier run may be linked with each other.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let distinct = if spec.distinct == 0 { count } else { spec.distinct.min(count) };
+    let (own, links) = paths.split_at(distinct as usize);
     let next = AtomicU32::new(0);
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     std::thread::scope(|scope| {
         let work = || -> Result<(), ClipError> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(path) = paths.get(number as usize) else { return Ok(()) };
+                let Some(path) = own.get(number as usize) else { return Ok(()) };
                 let out = BufWriter::with_capacity(1 << 20, File::create(path)?);
                 write_title(out, spec, number)?.into_inner().map_err(io::IntoInnerError::into_error)?;
             }
@@ -146,6 +146,9 @@ pub fn make_clips(spec: &ClipSpec, count: u32, folder: &Path) -> Result<Vec<Path
         let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         handles.into_iter().try_for_each(|h| h.join().unwrap_or_else(|_| Err(ClipError::Spec("a writer thread panicked".into()))))
     })?;
+    for (link, file) in links.iter().zip(own.iter().cycle()) {
+        fs::hard_link(file, link)?;
+    }
     Ok(paths)
 }
 
@@ -178,9 +181,9 @@ pub struct Args {
     /// How the rate is spread over time.
     #[arg(long, value_enum, default_value = "cbr")]
     pub shape: Shape,
-    /// How samples are stored.
-    #[arg(long, value_enum, default_value = "full")]
-    pub storage: Storage,
+    /// How many files have bytes of their own, the others being hard links to them in turn; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub distinct: u32,
 }
 
 /// Reads a rate such as `1400000`, `800k` or `1.4M`, bits per second.
@@ -217,7 +220,7 @@ pub fn run(args: &Args) -> Result<(), ClipError> {
         fps: args.fps,
         gop_seconds: args.gop,
         shape: args.shape,
-        storage: args.storage,
+        distinct: args.distinct,
     };
     let started = std::time::Instant::now();
     let paths = make_clips(&spec, args.count, &args.folder)?;
@@ -228,6 +231,19 @@ pub fn run(args: &Args) -> Result<(), ClipError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_as_many_distinct_files_as_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = |distinct| ClipSpec { seconds: 1, distinct, ..ClipSpec::default() };
+        let make =
+            |distinct| make_clips(&spec(distinct), 5, folder.path()).unwrap().iter().map(|p| fs::read(p).unwrap()).collect::<Vec<_>>();
+        let bytes = make(2);
+        assert!(bytes[0] != bytes[1] && bytes[2] == bytes[0] && bytes[3] == bytes[1] && bytes[4] == bytes[0]);
+        // A second run replaces what the first one made.
+        let bytes = make(0);
+        assert!((1..5).all(|n| bytes[n] != bytes[0]));
+    }
 
     #[test]
     fn rates_are_read_with_and_without_suffix() {

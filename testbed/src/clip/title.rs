@@ -1,18 +1,15 @@
 //! Writes one synthetic title: the `mp4` crate lays out boxes and sample tables, [`super::h264`] and [`super::aac`] make the samples.
-//!
-//! With [`Storage::Looped`] the file holds a few seconds of samples once and its chunk tables point at them again and again, so a title
-//! of an hour is a small file that is written at once; every player still sees an hour.
 
-use std::io::{Cursor, Seek, Write};
+use std::io::{Seek, Write};
 
 use bytes::Bytes;
 use mp4::{
-    AacConfig, AudioObjectType, AvcConfig, ChannelConfig, MediaConfig, MoovBox, Mp4Config, Mp4Reader, Mp4Sample, Mp4Writer,
-    SampleFreqIndex, TrackConfig, TrackType, WriteBox,
+    AacConfig, AudioObjectType, AvcConfig, ChannelConfig, MediaConfig, Mp4Config, Mp4Sample, Mp4Writer, SampleFreqIndex, TrackConfig,
+    TrackType,
 };
 
 use super::h264::{Picture, sei_user_data};
-use super::{ClipError, ClipSpec, Shape, Storage, aac};
+use super::{ClipError, ClipSpec, Shape, aac};
 
 const VIDEO: u32 = 1;
 const AUDIO: u32 = 2;
@@ -28,10 +25,72 @@ const SQUARE_MIN_BYTES: usize = 1_200;
 /// When writing fails or the specification asks for what the container cannot hold.
 pub fn write_title<W: Write + Seek>(out: W, spec: &ClipSpec, number: u32) -> Result<W, ClipError> {
     spec.check()?;
-    match spec.storage {
-        Storage::Full => write_samples(out, spec, number, spec.seconds),
-        Storage::Looped => write_looped(out, spec, number),
+    let brand = |b: &[u8; 4]| mp4::FourCC::from(*b);
+    let config = Mp4Config {
+        major_brand: brand(b"isom"),
+        minor_version: 512,
+        compatible_brands: vec![brand(b"isom"), brand(b"avc1"), brand(b"mp41")],
+        timescale: MOVIE_TIMESCALE,
+    };
+    let picture = picture(spec, number);
+    let mut writer = Mp4Writer::write_start(out, &config)?;
+    writer.add_track(&TrackConfig {
+        track_type: TrackType::Video,
+        timescale: VIDEO_TIMESCALE,
+        language: "und".into(),
+        media_conf: MediaConfig::AvcConfig(AvcConfig {
+            width: spec.width,
+            height: spec.height,
+            seq_param_set: picture.sps(),
+            pic_param_set: picture.pps(),
+        }),
+    })?;
+    let audio_frame_bytes = (spec.audio_bps * u64::from(aac::SAMPLES_PER_UNIT) / u64::from(AUDIO_RATE) / 8) as usize;
+    if spec.audio_bps > 0 {
+        writer.add_track(&TrackConfig {
+            track_type: TrackType::Audio,
+            timescale: AUDIO_RATE,
+            language: "und".into(),
+            media_conf: MediaConfig::AacConfig(AacConfig {
+                bitrate: u32::try_from(spec.audio_bps).unwrap_or(u32::MAX),
+                profile: AudioObjectType::AacLowComplexity,
+                freq_index: SampleFreqIndex::Freq48000,
+                chan_conf: ChannelConfig::Stereo,
+            }),
+        })?;
     }
+    let silence = Bytes::from(aac::silence(2, audio_frame_bytes));
+    let sizes = sample_sizes(spec, number);
+    let frame_ticks = VIDEO_TIMESCALE / spec.fps;
+    let mut audio_units = 0u64;
+    for frame in 0..spec.seconds * spec.fps {
+        writer.write_sample(
+            VIDEO,
+            &Mp4Sample {
+                start_time: u64::from(frame) * u64::from(frame_ticks),
+                duration: frame_ticks,
+                rendering_offset: 0,
+                is_sync: frame % spec.gop_frames() == 0,
+                bytes: video_sample(spec, &picture, number, frame, &sizes),
+            },
+        )?;
+        let audio_due = u64::from(frame + 1) * u64::from(AUDIO_RATE) / u64::from(spec.fps) / u64::from(aac::SAMPLES_PER_UNIT);
+        while spec.audio_bps > 0 && audio_units < audio_due {
+            writer.write_sample(
+                AUDIO,
+                &Mp4Sample {
+                    start_time: audio_units * u64::from(aac::SAMPLES_PER_UNIT),
+                    duration: aac::SAMPLES_PER_UNIT,
+                    rendering_offset: 0,
+                    is_sync: true,
+                    bytes: silence.clone(),
+                },
+            )?;
+            audio_units += 1;
+        }
+    }
+    writer.write_end()?;
+    Ok(writer.into_writer())
 }
 
 /// Sizes of the video samples of one group of pictures, so that their mean gives the rate.
@@ -77,161 +136,12 @@ fn picture(spec: &ClipSpec, number: u32) -> Picture {
     Picture { width_mbs: spec.width / 16, height_mbs: spec.height / 16, colour: [shade(37), shade(59), shade(83)] }
 }
 
-fn write_samples<W: Write + Seek>(out: W, spec: &ClipSpec, number: u32, seconds: u32) -> Result<W, ClipError> {
-    let brand = |b: &[u8; 4]| mp4::FourCC::from(*b);
-    let config = Mp4Config {
-        major_brand: brand(b"isom"),
-        minor_version: 512,
-        compatible_brands: vec![brand(b"isom"), brand(b"avc1"), brand(b"mp41")],
-        timescale: MOVIE_TIMESCALE,
-    };
-    let picture = picture(spec, number);
-    let mut writer = Mp4Writer::write_start(out, &config)?;
-    writer.add_track(&TrackConfig {
-        track_type: TrackType::Video,
-        timescale: VIDEO_TIMESCALE,
-        language: "und".into(),
-        media_conf: MediaConfig::AvcConfig(AvcConfig {
-            width: spec.width,
-            height: spec.height,
-            seq_param_set: picture.sps(),
-            pic_param_set: picture.pps(),
-        }),
-    })?;
-    let audio_frame_bytes = (spec.audio_bps * u64::from(aac::SAMPLES_PER_UNIT) / u64::from(AUDIO_RATE) / 8) as usize;
-    if spec.audio_bps > 0 {
-        writer.add_track(&TrackConfig {
-            track_type: TrackType::Audio,
-            timescale: AUDIO_RATE,
-            language: "und".into(),
-            media_conf: MediaConfig::AacConfig(AacConfig {
-                bitrate: u32::try_from(spec.audio_bps).unwrap_or(u32::MAX),
-                profile: AudioObjectType::AacLowComplexity,
-                freq_index: SampleFreqIndex::Freq48000,
-                chan_conf: ChannelConfig::Stereo,
-            }),
-        })?;
-    }
-    let silence = Bytes::from(aac::silence(2, audio_frame_bytes));
-    let sizes = sample_sizes(spec, number);
-    let frame_ticks = VIDEO_TIMESCALE / spec.fps;
-    let mut audio_units = 0u64;
-    for frame in 0..seconds * spec.fps {
-        writer.write_sample(
-            VIDEO,
-            &Mp4Sample {
-                start_time: u64::from(frame) * u64::from(frame_ticks),
-                duration: frame_ticks,
-                rendering_offset: 0,
-                is_sync: frame % spec.gop_frames() == 0,
-                bytes: video_sample(spec, &picture, number, frame, &sizes),
-            },
-        )?;
-        let audio_due = u64::from(frame + 1) * u64::from(AUDIO_RATE) / u64::from(spec.fps) / u64::from(aac::SAMPLES_PER_UNIT);
-        while spec.audio_bps > 0 && audio_units < audio_due {
-            writer.write_sample(
-                AUDIO,
-                &Mp4Sample {
-                    start_time: audio_units * u64::from(aac::SAMPLES_PER_UNIT),
-                    duration: aac::SAMPLES_PER_UNIT,
-                    rendering_offset: 0,
-                    is_sync: true,
-                    bytes: silence.clone(),
-                },
-            )?;
-            audio_units += 1;
-        }
-    }
-    writer.write_end()?;
-    Ok(writer.into_writer())
-}
-
-/// One period of samples (two groups of pictures, so that neighbouring IDR pictures differ), then tables that repeat it.
-fn write_looped<W: Write>(mut out: W, spec: &ClipSpec, number: u32) -> Result<W, ClipError> {
-    let period = spec.gop_seconds * 2;
-    let once = write_samples(Cursor::new(Vec::new()), spec, number, period)?.into_inner();
-    let mut moov = Mp4Reader::read_header(Cursor::new(&once[..]), once.len() as u64)?.moov;
-    let mut moov_bytes = Vec::new();
-    moov.write_box(&mut moov_bytes)?;
-    let media_end = once.len().saturating_sub(moov_bytes.len());
-
-    let periods = spec.seconds.div_ceil(period);
-    repeat_video(&mut moov, periods, spec.seconds * spec.fps);
-    repeat_audio(&mut moov, spec.seconds);
-    let duration_ms = u64::from(spec.seconds) * 1_000;
-    moov.mvhd.duration = duration_ms;
-    for trak in &mut moov.traks {
-        trak.tkhd.duration = duration_ms;
-    }
-
-    out.write_all(once.get(..media_end).unwrap_or_default())?;
-    moov.write_box(&mut out)?;
-    out.flush()?;
-    Ok(out)
-}
-
-fn repeat_video(moov: &mut MoovBox, periods: u32, samples: u32) {
-    let Some(trak) = moov.traks.get_mut(0) else { return };
-    let table = &mut trak.mdia.minf.stbl;
-    let in_period = table.stsz.sample_count;
-    table.stsz.sample_count = samples;
-    if table.stsz.sample_size == 0 {
-        table.stsz.sample_sizes = table.stsz.sample_sizes.iter().copied().cycle().take(samples as usize).collect();
-    }
-    if let Some(entry) = table.stts.entries.first_mut() {
-        entry.sample_count = samples;
-        trak.mdia.mdhd.duration = u64::from(samples) * u64::from(entry.sample_delta);
-    }
-    if let Some(sync) = &mut table.stss {
-        let first: Vec<u32> = sync.entries.clone();
-        let all = (0..periods).flat_map(|p| first.iter().map(move |s| s + p * in_period));
-        sync.entries = all.filter(|s| *s <= samples).collect();
-    }
-    // Chunks of the period all hold one second, so the samples-per-chunk table stays a single entry.
-    if let Some(chunks) = &mut table.stco {
-        let seconds = samples / table.stsc.entries.first().map_or(1, |e| e.samples_per_chunk.max(1));
-        chunks.entries = chunks.entries.iter().copied().cycle().take(seconds as usize).collect();
-    }
-}
-
-/// All audio samples are alike: every chunk is the first one again.
-fn repeat_audio(moov: &mut MoovBox, seconds: u32) {
-    let Some(trak) = moov.traks.get_mut(1) else { return };
-    let table = &mut trak.mdia.minf.stbl;
-    let per_chunk = table.stsc.entries.first().map_or(1, |e| e.samples_per_chunk.max(1));
-    let units = u64::from(seconds) * u64::from(AUDIO_RATE) / u64::from(aac::SAMPLES_PER_UNIT);
-    let chunks = (units / u64::from(per_chunk)).max(1) as usize;
-    let units = chunks as u32 * per_chunk;
-    table.stsz.sample_count = units;
-    if let Some(entry) = table.stts.entries.first_mut() {
-        entry.sample_count = units;
-    }
-    table.stsc.entries.truncate(1);
-    if let Some(sync) = &mut table.stss {
-        sync.entries = (1..=units).collect();
-    }
-    if let Some(table) = &mut table.stco {
-        let first = table.entries.first().copied().unwrap_or(0);
-        table.entries = vec![first; chunks];
-    }
-    trak.mdia.mdhd.duration = u64::from(units) * u64::from(aac::SAMPLES_PER_UNIT);
-}
-
-/// Names of the boxes at the top of a file.
-#[cfg(test)]
-fn box_names(file: &[u8]) -> Vec<String> {
-    let mut at = 0;
-    let mut names = Vec::new();
-    while let Some(header) = file.get(at..at + 8) {
-        let size = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        names.push(String::from_utf8_lossy(&header[4..8]).into_owned());
-        at += size.max(8);
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use mp4::Mp4Reader;
+
     use super::*;
 
     fn mean_bps(file: &[u8], track: u32) -> f64 {
@@ -249,29 +159,14 @@ mod tests {
     #[test]
     fn the_rate_is_the_one_asked_for() {
         for shape in [Shape::Cbr, Shape::Vbr] {
-            for storage in [Storage::Full, Storage::Looped] {
-                for rate_bps in [300_000, 1_400_000, 8_000_000] {
-                    let spec = ClipSpec { rate_bps, seconds: 20, shape, storage, ..ClipSpec::default() };
-                    let file = write_title(Cursor::new(Vec::new()), &spec, 3).unwrap().into_inner();
-                    let got = mean_bps(&file, 1) + mean_bps(&file, 2);
-                    let off = (got / rate_bps as f64 - 1.0).abs();
-                    assert!(off < 0.02, "{shape:?} {storage:?} {rate_bps}: {got}");
-                    assert_eq!(box_names(&file).last().map(String::as_str), Some("moov"));
-                }
+            for rate_bps in [300_000, 1_400_000, 8_000_000] {
+                let spec = ClipSpec { rate_bps, seconds: 20, shape, ..ClipSpec::default() };
+                let file = write_title(Cursor::new(Vec::new()), &spec, 3).unwrap().into_inner();
+                let got = mean_bps(&file, 1) + mean_bps(&file, 2);
+                let off = (got / rate_bps as f64 - 1.0).abs();
+                assert!(off < 0.02, "{shape:?} {rate_bps}: {got}");
             }
         }
-    }
-
-    #[test]
-    fn a_looped_title_is_small_and_long() {
-        let spec = ClipSpec { seconds: 3600, storage: Storage::Looped, ..ClipSpec::default() };
-        let file = write_title(Cursor::new(Vec::new()), &spec, 0).unwrap().into_inner();
-        assert!(file.len() < 3_000_000, "{} bytes", file.len());
-        let mut reader = Mp4Reader::read_header(Cursor::new(&file[..]), file.len() as u64).unwrap();
-        assert_eq!(reader.sample_count(VIDEO).unwrap(), 3600 * spec.fps);
-        let last = reader.read_sample(VIDEO, 3600 * spec.fps).unwrap().unwrap();
-        let same = reader.read_sample(VIDEO, spec.gop_frames() * 2).unwrap().unwrap();
-        assert_eq!(last.bytes, same.bytes);
     }
 
     #[test]

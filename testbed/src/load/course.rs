@@ -64,6 +64,8 @@ pub struct Outcomes {
     pub receiver_drops: u64,
     /// The watcher stopped it.
     pub stopped: bool,
+    /// The generator ran before ordinary threads.
+    pub preferred: bool,
 }
 
 /// What calls of the watcher, the phases and the clients still have before them.
@@ -90,6 +92,7 @@ struct Course<'w> {
 /// # Errors
 /// The run cannot begin, or the kernel refuses something that it depends on. What servers do wrong is counted instead.
 pub fn run(options: &Options, watch: &mut dyn FnMut(&Snapshot) -> bool) -> Result<Outcomes, LoadError> {
+    let preferred = (!options.ordinary).then(sys::Preferred::new);
     let mut runner = Runner::new(options)?;
     let start_ns = sys::monotonic_ns();
     let mut course = Course {
@@ -117,6 +120,7 @@ pub fn run(options: &Options, watch: &mut dyn FnMut(&Snapshot) -> bool) -> Resul
         ramp_ns: course.ramp_ns,
         receiver_drops: runner.shared.iter().map(Pair::drops).sum(),
         stopped: course.stopped,
+        preferred: preferred.is_some_and(|p| p.granted()),
         totals: runner.totals,
     })
 }

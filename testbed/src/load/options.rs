@@ -72,6 +72,9 @@ pub struct Options {
     /// Seconds of noise probe before the run (0: none)
     #[arg(long, default_value = "1", value_parser = seconds)]
     pub noise: f64,
+    /// Run the generator as an ordinary thread. Otherwise it runs before others where that is permitted, so that it loses nothing itself
+    #[arg(long)]
+    pub ordinary: bool,
     /// No progress line
     #[arg(long)]
     pub quiet: bool,

@@ -262,6 +262,7 @@ impl Report {
 fn throughput(metrics: &mut BTreeMap<&'static str, f64>, outcomes: &Outcomes) {
     let (from, to) = &outcomes.steady;
     let seconds = to.elapsed_ns.saturating_sub(from.elapsed_ns) as f64 / 1e9;
+    metrics.insert("generator_preferred", f64::from(u8::from(outcomes.preferred)));
     if seconds <= 0.0 {
         return;
     }

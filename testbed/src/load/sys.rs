@@ -344,6 +344,45 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }).map(drop)
 }
 
+/// While this lives, the thread that made it runs before ordinary ones, where that is permitted: a receiver that a busy sender on the same
+/// machine keeps from running would lose packets of its own. Processes started meanwhile are ordinary.
+#[derive(Debug)]
+pub struct Preferred {
+    granted: bool,
+}
+
+impl Preferred {
+    /// Prefers the calling thread.
+    pub fn new() -> Self {
+        Self { granted: set_policy(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1) }
+    }
+
+    /// Whether it was permitted.
+    pub fn granted(&self) -> bool {
+        self.granted
+    }
+}
+
+impl Default for Preferred {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Preferred {
+    fn drop(&mut self) {
+        if self.granted {
+            set_policy(libc::SCHED_OTHER, 0);
+        }
+    }
+}
+
+fn set_policy(policy: libc::c_int, priority: libc::c_int) -> bool {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameters live through the call; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
+}
+
 /// Makes a command's process end when the thread that started it does, however that happens.
 pub fn end_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;

@@ -25,10 +25,20 @@ pub struct Match {
 /// of step with the picture shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Comparison {
+    /// Packets at the front that may be left-overs from before a seek: what was still in the player's sockets, and a frame of which it got
+    /// one half.
+    pub stale_max: usize,
+    /// Leave the time of each stream's first packet out: ffmpeg's parsers give it the time from before a seek.
+    pub ignore_first_time: bool,
     shift_ns: Option<i64>,
 }
 
 impl Comparison {
+    /// For a reception that began with a seek (see the fields).
+    pub fn after_seek(stale_max: usize, ignore_first_time: bool) -> Self {
+        Self { stale_max, ignore_first_time, shift_ns: None }
+    }
+
     /// Compares all streams of `got` with those of `file`, the n-th of a kind with the n-th of that kind.
     ///
     /// # Errors
@@ -39,9 +49,47 @@ impl Comparison {
             let before = got.iter().take(index).filter(|s| s.kind == stream.kind).count();
             let of_file = file.iter().filter(|s| s.kind == stream.kind).nth(before);
             let of_file = of_file.ok_or_else(|| format!("the file has no {} stream number {before}", stream.kind))?;
-            found.push(compare_stream(&stream.kind, &of_file.packets, &stream.packets, &mut self.shift_ns)?);
+            let from = |stale: usize| stream.packets.get(stale..).unwrap_or_default();
+            let stale = (1..=self.stale_max).find(|n| follow(&of_file.packets, from(*n)).is_some_and(|(_, equal)| equal == from(*n).len()));
+            let all = follow(&of_file.packets, &stream.packets).is_some_and(|(_, equal)| equal == stream.packets.len());
+            let packets = if all { &stream.packets } else { from(stale.unwrap_or(0)) };
+            found.push(self.stream(&stream.kind, &of_file.packets, packets)?);
         }
         Ok(found)
+    }
+
+    fn stream(&mut self, kind: &str, file: &[Packet], got: &[Packet]) -> Result<Match, String> {
+        let Some(head) = got.first() else { return Err(format!("{kind}: nothing received")) };
+        let Some((first, equal)) = follow(file, got) else {
+            return Err(format!("{kind}: the first packet received ({} bytes, {}) is not in the file", head.size, head.md5));
+        };
+        if equal < got.len() {
+            let elsewhere = got.get(equal).and_then(|g| file.iter().position(|f| f.md5 == g.md5));
+            return Err(format!(
+                "{kind}: packet {equal} of {} received (file packet {}) differs: file {:?}, received {:?}, which the file has at {elsewhere:?}",
+                got.len(),
+                first + equal,
+                file.get(first + equal),
+                got.get(equal),
+            ));
+        }
+        let mut deviation_ns_max = 0;
+        for (f, g) in file.iter().skip(first).zip(got).skip(usize::from(self.ignore_first_time)) {
+            // What only primes a decoder has negative times; ffmpeg makes those of decode order up.
+            if let (Some(in_file @ 0..), Some(received)) = (f.pts_ns, g.pts_ns) {
+                let difference = received - in_file;
+                deviation_ns_max = deviation_ns_max.max((difference - *self.shift_ns.get_or_insert(difference)).abs());
+            }
+        }
+        Ok(Match {
+            kind: kind.to_owned(),
+            first,
+            first_pts_ns: file.get(first).and_then(|p| p.pts_ns),
+            packets: got.len(),
+            missing_at_end: file.len() - first - got.len(),
+            deviation_ns_max,
+            sample_ns: file.iter().map(|p| p.duration_ns).max().unwrap_or(0),
+        })
     }
 
     /// Compares audio that has no packets of its own (G.711): `got` holds the bytes of `packets`, `file` all of the file's.
@@ -50,8 +98,13 @@ impl Comparison {
     /// # Errors
     /// The first difference in content.
     pub fn bytes(&mut self, file: &[u8], got: &[u8], packets: &[Packet], bytes_per_second: i64) -> Result<Match, String> {
+        // Left-overs are whole packets.
+        let without = |stale: usize| packets.iter().take(stale).map(|p| p.size as usize).sum::<usize>();
+        let find = |got: &[u8]| file.windows(got.len().max(1)).position(|w| w == got);
+        let stale = (0..=self.stale_max).find(|n| got.get(without(*n)..).is_some_and(|got| find(got).is_some())).unwrap_or(0);
+        let (got, packets) = (got.get(without(stale)..).unwrap_or_default(), packets.get(stale..).unwrap_or_default());
         let head = got.get(..got.len().min(800)).unwrap_or_default();
-        let first = file.windows(head.len().max(1)).position(|w| w == head).ok_or("audio: the first bytes received are not in the file")?;
+        let first = find(head).ok_or("audio: the first bytes received are not in the file")?;
         if let Some(at) = file.iter().skip(first).zip(got).position(|(f, g)| f != g) {
             return Err(format!("audio: byte {at} received differs from byte {} of the file", first + at));
         }
@@ -72,42 +125,13 @@ impl Comparison {
     }
 }
 
-fn compare_stream(kind: &str, file: &[Packet], got: &[Packet], shift: &mut Option<i64>) -> Result<Match, String> {
-    let Some(head) = got.first() else { return Err(format!("{kind}: nothing received")) };
-    // A packet may occur twice in a file: of all places where the first one fits take the one where most of the others do, too.
-    let matching = |start: usize| file.iter().skip(start).zip(got).take_while(|(f, g)| f.md5 == g.md5).count();
-    let starts = file.iter().enumerate().filter(|(_, f)| f.md5 == head.md5).map(|(i, _)| i);
-    let Some(first) = starts.max_by_key(|start| (matching(*start), usize::MAX - start)) else {
-        return Err(format!("{kind}: the first packet received ({} bytes, {}) is not in the file", head.size, head.md5));
-    };
-    let equal = matching(first);
-    if equal < got.len() {
-        return Err(format!(
-            "{kind}: packet {equal} of {} received (file packet {}) differs: file {:?}, received {:?}; received from there occurs in the file \
-             at {:?}",
-            got.len(),
-            first + equal,
-            file.get(first + equal),
-            got.get(equal),
-            got.get(equal).map(|g| file.iter().position(|f| f.md5 == g.md5)),
-        ));
-    }
-    let mut deviation_ns_max = 0;
-    for (f, g) in file.iter().skip(first).zip(got) {
-        if let (Some(in_file), Some(received)) = (f.pts_ns, g.pts_ns) {
-            let difference = received - in_file;
-            deviation_ns_max = deviation_ns_max.max((difference - *shift.get_or_insert(difference)).abs());
-        }
-    }
-    Ok(Match {
-        kind: kind.to_owned(),
-        first,
-        first_pts_ns: file.get(first).and_then(|p| p.pts_ns),
-        packets: got.len(),
-        missing_at_end: file.len() - first - got.len(),
-        deviation_ns_max,
-        sample_ns: file.iter().map(|p| p.duration_ns).max().unwrap_or(0),
-    })
+/// Where `got` begins in `file`, and how many packets from there on are equal. A packet may occur twice in a file: of all places where the
+/// first one fits the one where most of the others do, too.
+fn follow(file: &[Packet], got: &[Packet]) -> Option<(usize, usize)> {
+    let head = got.first()?;
+    let equal = |start: usize| file.iter().skip(start).zip(got).take_while(|(f, g)| f.md5 == g.md5).count();
+    let starts = file.iter().enumerate().filter(|(_, f)| f.md5 == head.md5).map(|(i, _)| (i, equal(i)));
+    starts.max_by_key(|(start, equal)| (*equal, usize::MAX - *start))
 }
 
 /// The NAL units of an Annex B stream, without those types that `leave_out` names (given the first header byte).
@@ -173,6 +197,16 @@ mod tests {
         assert!(Comparison::default().streams(&file, &[stream("video", &[(0, "a"), (80, "c")])]).unwrap_err().contains("packet 1"));
         assert!(Comparison::default().streams(&file, &[stream("video", &[(0, "q")])]).is_err());
         assert!(Comparison::default().streams(&file, &[stream("audio", &[(0, "a")])]).is_err());
+    }
+
+    #[test]
+    fn leftovers_of_a_seek_are_passed_over_but_not_more_than_allowed() {
+        let file = [stream("video", &[(0, "a"), (40, "b"), (80, "c"), (120, "d")])];
+        let got = [stream("video", &[(0, "a"), (40, "half"), (1080, "c"), (1120, "d")])];
+        let mut comparison = Comparison { stale_max: 2, ..Comparison::default() };
+        let found = comparison.streams(&file, &got).unwrap();
+        assert_eq!((found[0].first, found[0].packets, found[0].deviation_ns_max), (2, 2, 0));
+        assert!(Comparison { stale_max: 1, ..Comparison::default() }.streams(&file, &got).is_err());
     }
 
     #[test]

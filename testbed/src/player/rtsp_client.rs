@@ -320,7 +320,8 @@ impl RtspClient {
                     return arrivals;
                 }
             }
-            if self.closed {
+            // Datagrams still come after the connection has gone.
+            if self.closed && self.tracks.iter().all(|t| t.sockets.is_none()) {
                 return arrivals;
             }
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

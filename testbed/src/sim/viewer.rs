@@ -320,14 +320,7 @@ impl Viewer {
     }
 
     /// Checks a datagram.
-    pub(super) fn datagram(
-        &mut self,
-        remote: SocketAddr,
-        rtcp: bool,
-        at_ns: u64,
-        bytes: &[u8],
-        report: &mut Report,
-    ) -> Result<(), String> {
+    pub(super) fn datagram(&mut self, remote: SocketAddr, rtcp: bool, at_ns: u64, bytes: &[u8], report: &mut Report) -> Result<(), String> {
         let is_it = |&(a, b): &(SocketAddr, SocketAddr)| if rtcp { b == remote } else { a == remote };
         let old_track = || self.old_ports.iter().position(is_it).filter(|_| at_ns <= self.moved_ns + MOVE_NS);
         let track = self.ports.iter().position(is_it).or_else(old_track);

@@ -39,7 +39,7 @@ const FFMPEG_UDP: &[Step] = &[
         "PLAY rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nRange: npt=0.000-\nCSeq: 5\nSession: {S}",
         200,
         &[
-            "Range: npt=0.000-60.500\r\n",
+            "Range: npt=0.000-\r\n",
             "RTP-Info: url=rtsp://192.0.2.1:8554/film.mp4/trackID=1;seq=100;rtptime=0,url=rtsp://192.0.2.1:8554/film.mp4/trackID=2;seq=100;rtptime=0\r\n",
         ],
     ),
@@ -48,7 +48,7 @@ const FFMPEG_UDP: &[Step] = &[
     (
         "PLAY rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nRange: npt=33.300-\nCSeq: 8\nSession: {S}",
         200,
-        &["Range: npt=32.000-60.500", "rtptime=2880000", "rtptime=1536000"],
+        &["Range: npt=32.000-\r\n", "rtptime=2880000", "rtptime=1536000"],
     ),
     ("TEARDOWN rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 9\nSession: {S}", 200, &["CSeq: 9\r\n"]),
 ];
@@ -113,7 +113,7 @@ const LIVE555: &[Step] = &[
     ("OPTIONS rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 7\nSession: {S}", 200, &["Session: "]),
     ("PAUSE rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 8\nSession: {S}", 200, &[]),
     ("PAUSE rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 9\nSession: {S}", 200, &[]),
-    ("PLAY rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 10\nSession: {S}", 200, &["Range: npt=2.000-60.500"]),
+    ("PLAY rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 10\nSession: {S}", 200, &["Range: npt=2.000-\r\n"]),
     ("TEARDOWN rtsp://192.0.2.1:8554/film.mp4/ RTSP/1.0\nCSeq: 11\nSession: {S}", 200, &[]),
 ];
 
@@ -128,7 +128,7 @@ const EMBEDDED: &[Step] = &[
     ("SETUP trackID=1 RTSP/1.0\nCSeq:3\nTransport: RTP/SAVP;unicast;client_port=1-2", 461, &["CSeq: 3"]),
     ("SETUP trackID=1 RTSP/1.0\nCSeq:4\nTransport: RTP/AVP/TCP", 200, &["interleaved=0-1"]),
     ("SETUP trackid=2 RTSP/1.0\nCSeq:5\nTransport: RTP/AVP/TCP;interleaved=0-1\nSession: {S};timeout=60", 200, &["interleaved=2-3"]),
-    ("PLAY * RTSP/1.0\nCSeq:6\nSession:{S}\nRange:npt=now-", 200, &["Range: npt=0.000-60.500"]),
+    ("PLAY * RTSP/1.0\nCSeq:6\nSession:{S}\nRange:npt=now-", 200, &["Range: npt=0.000-\r\n"]),
     ("SET_PARAMETER rtsp://192.0.2.1:8554 RTSP/1.0\nCSeq:7\nSession:{S}", 200, &[]),
     ("TEARDOWN * RTSP/1.0\nCSeq:8\nSession:{S}", 200, &[]),
 ];

@@ -85,7 +85,7 @@ async fn ranges_are_checked_against_the_title() {
         ("smpte=0:10:00-", 501, "only npt"),
         ("clock=19961108T142300Z-", 501, "only npt"),
         ("npt=10.5-20", 200, "Range: npt=10.000-20.000\r\n"),
-        ("npt=50-100", 200, "Range: npt=50.000-60.500\r\n"),
+        ("npt=50-100", 200, "Range: npt=50.000-\r\n"),
         ("npt=-55", 200, "Range: npt=50.000-55.000\r\n"),
         ("npt=-30", 457, "ends before the position"),
     ] {
@@ -103,7 +103,7 @@ async fn play_while_playing_tells_the_same_time_line() {
         assert_eq!(client.engine.take_calls(), ["status 1"], "delivery goes on undisturbed");
     }
     client.engine.state().sessions.get_mut(&SessionId(1)).unwrap().state = SessionState::Ended;
-    expect(&client.say(PLAY).await, 200, &["Range: npt=0.000-60.500"]);
+    expect(&client.say(PLAY).await, 200, &["Range: npt=0.000-\r\n"]);
     assert_eq!(client.engine.take_calls(), ["status 1", "start 1 Npt(0) None", "run 1"], "from the start once it has ended");
 }
 
