@@ -66,7 +66,7 @@ pub struct Scenario {
 }
 
 impl Default for Scenario {
-    /// Fifty viewers for half a minute, on a good disk and network, each packet at most 2 ms late: the disk's worst wait at the start of
+    /// Fifty viewers for half a minute, on a good disk and network, each packet at most 5 ms late: the disk's worst wait at the start of
     /// a range, the catch-up spacing behind it.
     fn default() -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Default for Scenario {
             link: None,
             tcp_percent: 20,
             restless: true,
-            patience_ns: Some(2_000_000),
+            patience_ns: Some(5_000_000),
             failures: false,
         }
     }
