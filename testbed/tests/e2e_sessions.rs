@@ -300,7 +300,7 @@ fn sender_reports(server: &Server, title: &Title) -> Outcome {
         let ntp_ns = i128::from(word(8)) * 1_000_000_000 + ((i128::from(word(12)) * 1_000_000_000) >> 32);
         let rtp = i128::from(word(16).wrapping_sub(info[track].rtptime).cast_signed());
         origins.push(ntp_ns - rtp * 1_000_000_000 / i128::from(*clock));
-        let ssrc = arrivals.iter().find(|a| a.track == track).and_then(Arrival::rtp).map(|p| p.ssrc);
+        let ssrc = arrivals.iter().filter(|a| a.track == track).find_map(Arrival::rtp).map(|p| p.ssrc);
         if ssrc != Some(word(4)) {
             return Err(format!("track {track}: the report is of {:x}, the packets of {ssrc:x?}", word(4)));
         }
