@@ -141,9 +141,13 @@ fn gstreamer_receives_the_file_bit_by_bit() {
         let audio = clip.audio.map(|_| scratch.path().join(format!("{name}-{protocol}.adts")));
         let h265 = clip.video == Some(TrackCodec::H265);
         let outcome = gstreamer::receive(&server.url(name), protocol, h265, &video, audio.as_deref(), LIMIT).map_err(|e| e.to_string())?;
-        if !outcome.ok() {
+        // What was received decides. A goodbye (PAUSE, TEARDOWN) that found the connection closed is told, not failed: it was seen once in
+        // some hundred runs on a busy machine, after the last picture.
+        let only_the_goodbye = !outcome.timed_out && outcome.stderr.contains("gst_rtspsrc_pause");
+        if !outcome.ok() && !only_the_goodbye {
             return Err(format!("gst-launch-1.0: {:?} after {:?}: {}", outcome.status, outcome.took, outcome.stderr));
         }
+        let goodbye = if outcome.ok() { "" } else { ", but its goodbye failed" };
         let (filter, format) = if h265 { ("hevc_mp4toannexb", "hevc") } else { ("h264_mp4toannexb", "h264") };
         let file = ffmpeg::file_bytes(&clips.join(name), &["-map", "0:V", "-c", "copy", "-bsf:v", filter, "-f", format])?;
         let got = std::fs::read(&video).map_err(|e| e.to_string())?;
@@ -156,7 +160,7 @@ fn gstreamer_receives_the_file_bit_by_bit() {
             // Up to two frames that only prime the decoder may be left out.
             compare_units(&adts_frames(&file), &adts_frames(&got), 2).map_err(|e| format!("audio: {e}"))?;
         }
-        Ok(format!("{} NAL units, {:.1} s", units.len(), outcome.took.as_secs_f64()))
+        Ok(format!("{} NAL units, {:.1} s{goodbye}", units.len(), outcome.took.as_secs_f64()))
     });
 }
 
