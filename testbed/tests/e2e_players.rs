@@ -141,8 +141,8 @@ fn gstreamer_receives_the_file_bit_by_bit() {
         let audio = clip.audio.map(|_| scratch.path().join(format!("{name}-{protocol}.adts")));
         let h265 = clip.video == Some(TrackCodec::H265);
         let outcome = gstreamer::receive(&server.url(name), protocol, h265, &video, audio.as_deref(), LIMIT).map_err(|e| e.to_string())?;
-        // What was received decides. A goodbye (PAUSE, TEARDOWN) that found the connection closed is told, not failed: it was seen once in
-        // some hundred runs on a busy machine, after the last picture.
+        // What was received decides, so a goodbye (PAUSE, TEARDOWN) that found the connection closed is told, not failed. It was seen once, on a
+        // busy machine and behind the last picture; which side closed is not known.
         let only_the_goodbye = !outcome.timed_out && outcome.stderr.contains("gst_rtspsrc_pause");
         if !outcome.ok() && !only_the_goodbye {
             return Err(format!("gst-launch-1.0: {:?} after {:?}: {}", outcome.status, outcome.took, outcome.stderr));
