@@ -13,4 +13,4 @@ pub mod prefetch;
 
 pub use arena::{Arena, ArenaError, Backing};
 pub use chunk::{Chunk, ChunkPool, Slice};
-pub use prefetch::prefetch;
+pub use prefetch::{Hint, prefetch, prefetch_at};

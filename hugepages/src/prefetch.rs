@@ -17,6 +17,26 @@ pub fn prefetch<T>(value: &T) {
     }
 }
 
+/// A place in memory that will be read soon, remembered for [`prefetch_at`]. It gives no access to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hint(usize);
+
+impl Hint {
+    /// The start of `bytes`.
+    #[inline]
+    pub fn at(bytes: &[u8]) -> Self {
+        Self(bytes.as_ptr() as usize)
+    }
+}
+
+/// Asks for `lines` cache lines from the place on, which may have been unmapped since.
+#[inline]
+pub fn prefetch_at(hint: Hint, lines: usize) {
+    for line in 0..lines.min(LINES_MAX) {
+        ask(std::ptr::without_provenance::<u8>(hint.0.wrapping_add(line * LINE_BYTES)));
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn ask(address: *const u8) {

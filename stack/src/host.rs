@@ -129,6 +129,9 @@ pub trait Host {
     /// Forgets a flow. Frames that are queued for it are still sent.
     fn close_flow(&mut self, flow: FlowId);
 
+    /// A datagram for this flow comes soon: what the host keeps of it should be in the processor's cache by then.
+    fn prefetch_flow(&self, _flow: FlowId) {}
+
     /// The next free transmit frame, to be filled and committed; `None` when the queue is full (flush) or the flow unknown.
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]>;
 

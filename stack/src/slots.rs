@@ -53,6 +53,13 @@ impl<T> Slots<T> {
         if entry.id == id { entry.value.as_ref() } else { None }
     }
 
+    /// Asks for the memory of an entry that will be needed soon.
+    pub(crate) fn prefetch(&self, id: u32) {
+        if let Some(entry) = self.entries.get(self.slot(id)) {
+            hugepages::prefetch(entry);
+        }
+    }
+
     /// The value of an id that is in use.
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         let slot = self.slot(id);

@@ -1,5 +1,7 @@
 //! A sample's bytes where they lie: in the blocks of a link.
 
+use hugepages::Hint;
+
 use crate::gdsl::{BlockState, LinkView};
 use crate::payload::SampleBytes;
 
@@ -21,6 +23,11 @@ impl<'a> LinkBytes<'a> {
     /// File offset of the next byte.
     pub(super) fn position(&self) -> u64 {
         self.at
+    }
+
+    /// Where in memory the next byte lies.
+    pub(super) fn hint(&self) -> Hint {
+        Hint::at(self.part(self.place, self.at))
     }
 
     /// The resident bytes from file offset `at` on that lie in the block at `place`; empty when there are none.

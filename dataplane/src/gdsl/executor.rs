@@ -15,7 +15,7 @@ use crate::disks::{Disk, ReadDone, ReadRequest};
 /// Most packets that one upcall may send; the log of a cycle keeps this much slack.
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
 
-/// Peers that are taken from the wheel at once; the memory of the last is on its way while the first is upcalled.
+/// Peers that are taken from the wheel at once, so that their memory comes while others are seen to.
 const UPCALL_BATCH: usize = 8;
 
 /// Sizes of an executor, all fixed at start.
@@ -260,6 +260,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 if batch.is_empty() {
                     break;
                 }
+                self.prefetch_pairs(batch);
                 for &key in batch {
                     self.upcall(key, now_ns, clock);
                 }
@@ -285,21 +286,42 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         Cycle { worked, next_ns: self.next_ns(now_ns) }
     }
 
-    /// Takes out the next peers that are due, at most `limit`, and asks for their memory.
+    /// Takes out the next peers that are due, at most `limit`.
     fn take_due<'b>(&mut self, class: Class, now_ns: u64, limit: usize, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
         let mut taken = 0;
         for place in batch.iter_mut().take(limit) {
             let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
             *place = key;
             taken += 1;
-            let pair = self.slots.get((key >> 1) as usize).and_then(|slot| slot.pair.as_deref());
-            match (pair, key & 1) {
-                (Some(pair), 0) => prefetch(&pair.source),
-                (Some(pair), _) => prefetch(&pair.destination),
-                (None, _) => {}
+            if let Some(slot) = self.slots.get((key >> 1) as usize) {
+                prefetch(slot);
             }
         }
         batch.get(..taken).unwrap_or(&[])
+    }
+
+    /// Asks for the memory of a whole batch, each step for what the step before has brought: the pairs, then what lies behind them.
+    fn prefetch_pairs(&self, keys: &[u32]) {
+        let pair = |key: u32| self.slots.get((key >> 1) as usize).and_then(|slot| slot.pair.as_deref());
+        for &key in keys {
+            let Some(pair) = pair(key) else { continue };
+            prefetch(&pair.link);
+            if key & 1 == 0 {
+                prefetch(&pair.source);
+            } else {
+                prefetch(&pair.destination);
+                pair.lateness.prefetch();
+            }
+        }
+        for &key in keys {
+            let Some(pair) = pair(key) else { continue };
+            pair.link.prefetch();
+            if key & 1 == 0 {
+                pair.source.prefetch(&self.host);
+            } else {
+                pair.destination.prefetch(&self.host);
+            }
+        }
     }
 
     fn next_ns(&self, now_ns: u64) -> Option<u64> {

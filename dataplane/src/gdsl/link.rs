@@ -45,6 +45,13 @@ impl Link {
         self.slots.get(i).copied()
     }
 
+    /// Asks for the memory of the front.
+    pub(super) fn prefetch(&self) {
+        if let Some(front) = self.slots.front() {
+            hugepages::prefetch(front);
+        }
+    }
+
     pub(super) fn push(&mut self, offset: u64, block: BlockId) {
         debug_assert!(self.room() > 0, "the executor checks for room");
         self.slots.push_back((offset, block));

@@ -82,6 +82,9 @@ pub enum NextUpcall {
 pub trait IssueModule<H: Host, D: Disk> {
     /// Issues the I/O that is due at `now_ns` and says when to be called again. Must do a bounded amount of work.
     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall;
+
+    /// An upcall comes soon, a few other modules' later: asks for the memory that it will read. The module itself is in the cache.
+    fn prefetch(&self, _host: &H) {}
 }
 
 /// A source, a destination and the link between them, as handed to [`Gdsl::add`]; built off the engine core.

@@ -163,6 +163,10 @@ impl Host for KernelHost {
         self.flows.remove(flow.0);
     }
 
+    fn prefetch_flow(&self, flow: FlowId) {
+        self.flows.prefetch(flow.0);
+    }
+
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]> {
         let Some(found) = self.flows.get(flow.0) else {
             self.tx.cancel();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{BenchError, TITLES};
+use super::{BenchError, TITLES, floor};
 use crate::load::report::Report;
 use crate::load::{self, Options, Phase, Snapshot, TransportKind};
 use crate::noise;
@@ -90,6 +90,7 @@ pub fn measure_reported(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) 
 /// The server does not start, or the load generator cannot run.
 pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
     let noise = noise::probe(None, 1.0).ok();
+    let floor_ns = floor::sendmmsg_ns().ok();
     let log = logs.join(format!("{}-{}-{}-{}.log", peer.name, spec.kind, spec.streams, spec.round));
     let mut server = peer.start(media, spec.limit, &log)?;
     let options = options(&server, spec);
@@ -108,6 +109,9 @@ pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result
     let mut report = Report::new(&options, &outcomes, noise);
     if let Some((from, to)) = from.zip(to) {
         add_costs(&mut report.metrics, &from, &to);
+    }
+    if let Some(floor_ns) = floor_ns {
+        report.metrics.insert("sendmmsg_ns_per_packet", floor_ns);
     }
     let playing = report.metric("playing");
     let trouble = if died {

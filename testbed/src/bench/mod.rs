@@ -5,6 +5,7 @@
 //! figure is the median.
 
 mod cell;
+mod floor;
 mod table;
 
 use std::io;

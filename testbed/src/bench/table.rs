@@ -33,9 +33,10 @@ fn groups<'a>(results: &'a Results, kind: &str) -> Vec<Vec<&'a Cell>> {
 /// A column: heading, metric, factor, decimals.
 type Column = (&'static str, &'static str, f64, usize);
 
-const STEADY: [Column; 16] = [
+const STEADY: [Column; 17] = [
     ("playing", "playing", 1.0, 0),
     ("us/packet", "server_ns_per_packet", 1e-3, 2),
+    ("sendmmsg", "sendmmsg_ns_per_packet", 1e-3, 2),
     ("CPU %", "server_cpu_percent", 1.0, 1),
     ("late p50", "late_p50_ms", 1.0, 3),
     ("p99", "late_p99_ms", 1.0, 3),
@@ -113,7 +114,8 @@ pub fn text(results: &Results) -> String {
     let _ = writeln!(
         text,
         "Lateness of packets: against the evenly spread frame where the server paces, against the RTP timestamp where it sends frames at once\n\
-         (the one that fits better); of frames: first packets against the RTP timestamp. burst: packets of one stream closer than 200 us.\n\
+         (the one that fits better); us/packet: CPU of the server's process; sendmmsg: what the kernel alone takes to send such a packet,\n\
+         measured just before. Lateness of frames: first packets against the RTP timestamp. burst: packets of one stream closer than 200 us.\n\
          first pkt: PLAY to first packet; connect+: connect to first packet; others: CPU of everything else meanwhile, stolen: taken by the\n\
          hypervisor, both in percent of one core; noise max: the longest gap of a spinning thread in the second before."
     );
