@@ -1,5 +1,6 @@
 //! The table of options.
 
+use super::network::{gateways, own_addresses};
 use super::value::{address, number, page_size, path, rtp_port, size};
 use super::{Config, ValueError};
 use crate::units::{GIB, KIB, MIB};
@@ -12,6 +13,8 @@ pub enum Key {
     Rtsp,
     Http,
     Net,
+    Ip,
+    Gateway,
     EngineCores,
     Poll,
     RtpPort,
@@ -52,11 +55,13 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 15] = [
+    pub const ALL: [Key; 17] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
         Key::Net,
+        Key::Ip,
+        Key::Gateway,
         Key::EngineCores,
         Key::Poll,
         Key::RtpPort,
@@ -77,6 +82,8 @@ impl Key {
             Key::Rtsp => "rtsp",
             Key::Http => "http",
             Key::Net => "net",
+            Key::Ip => "ip",
+            Key::Gateway => "gateway",
             Key::EngineCores => "engine-cores",
             Key::Poll => "poll",
             Key::RtpPort => "rtp-port",
@@ -102,6 +109,8 @@ impl Key {
             Key::Media => "DIR",
             Key::Rtsp | Key::Http => "ADDR",
             Key::Net => "HOW",
+            Key::Ip => "ADDR/LEN",
+            Key::Gateway => "ADDR",
             Key::EngineCores => "LIST",
             Key::Poll => "MODE",
             Key::RtpPort | Key::MaxSessions => "N",
@@ -119,7 +128,11 @@ impl Key {
             Key::Media => "Folder of the media files; a relative path starts at the working directory",
             Key::Rtsp => "Where RTSP listens",
             Key::Http => "Where the monitor's JSON is served, or \"off\"",
-            Key::Net => "How packets reach the network: \"kernel\", the operating system's sockets",
+            Key::Net => "How packets reach the network: \"kernel\", the system's sockets; our own stack: \"af_xdp:IFACE\" or \"tap:NAME\"",
+            Key::Ip => {
+                "Addresses of our own stack, with commas between (\"192.0.2.10/24,2001:db8::10/64\"); none with the system's sockets"
+            }
+            Key::Gateway => "Routers of our own stack: one of each family at most, with a comma between",
             Key::EngineCores => "CPUs of the engine cores (\"0,2-3\"), or \"auto\": one core on the last CPU that this process may use",
             Key::Poll => "\"adaptive\": an idle engine core sleeps until the next deadline; \"busy\": it never sleeps",
             Key::RtpPort => "RTP port (even, RTCP is the next one) of the first engine core, further cores 2 up each; 0: any",
@@ -137,7 +150,7 @@ impl Key {
     /// What TOML values it takes.
     pub fn kind(self) -> Kind {
         match self {
-            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Poll | Key::IndexCache | Key::Log => Kind::Text,
+            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Ip | Key::Gateway | Key::Poll | Key::IndexCache | Key::Log => Kind::Text,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
             Key::Memory | Key::Chunk => Kind::Size,
             Key::EngineCores => Kind::Cpus,
@@ -154,6 +167,8 @@ impl Key {
             Key::Rtsp => config.rtsp = address(text, "")?,
             Key::Http => config.http = text.parse()?,
             Key::Net => config.net = text.parse()?,
+            Key::Ip => config.ip = own_addresses(text)?,
+            Key::Gateway => config.gateway = gateways(text)?,
             Key::EngineCores => config.engine_cores = text.parse()?,
             Key::Poll => config.poll = text.parse()?,
             Key::RtpPort => config.rtp_port = rtp_port(text)?,
@@ -177,6 +192,8 @@ impl Key {
             Key::Rtsp => text(&config.rtsp),
             Key::Http => text(&config.http),
             Key::Net => text(&config.net),
+            Key::Ip => text(&config.ip),
+            Key::Gateway => text(&config.gateway),
             Key::EngineCores => text(&config.engine_cores),
             Key::Poll => text(&config.poll),
             Key::RtpPort => toml::Value::Integer(config.rtp_port.into()),

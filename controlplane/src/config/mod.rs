@@ -11,6 +11,7 @@
 
 pub mod file;
 mod key;
+mod network;
 mod value;
 
 #[cfg(test)]
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
-pub use value::{EngineCores, HttpListen, IndexCache, LogLevel, Net, Poll, ValueError};
+pub use network::{List, Net, OwnAddress};
+pub use value::{EngineCores, HttpListen, IndexCache, LogLevel, Poll, ValueError};
 
 use crate::units::{ByteSize, MIB};
 
@@ -45,6 +47,10 @@ pub struct Config {
     pub http: HttpListen,
     /// How packets reach the network.
     pub net: Net,
+    /// Addresses of our own stack.
+    pub ip: List<OwnAddress>,
+    /// Routers of our own stack.
+    pub gateway: List<std::net::IpAddr>,
     /// CPUs of the engine cores.
     pub engine_cores: EngineCores,
     /// What an engine core does when nothing is due.
@@ -76,6 +82,8 @@ impl Default for Config {
             rtsp: (std::net::Ipv4Addr::UNSPECIFIED, 8554).into(),
             http: HttpListen::On((std::net::Ipv4Addr::LOCALHOST, 8080).into()),
             net: Net::Kernel,
+            ip: List::default(),
+            gateway: List::default(),
             engine_cores: EngineCores::Auto,
             poll: Poll::Adaptive,
             rtp_port: 6970,
@@ -142,6 +150,24 @@ pub enum Conflict {
     /// Two listeners on one address.
     #[error("rtsp and http are both {0}: choose another port for one of them, or http = \"off\"")]
     SameAddress(std::net::SocketAddr),
+    /// The system's sockets have the system's addresses.
+    #[error("ip and gateway are for our own stack; with net = \"kernel\" the operating system has the addresses: leave them out")]
+    AddressesOfKernel,
+    /// Our own stack without an address.
+    #[error("net = \"{0}\" needs addresses of its own: set ip, as in \"192.0.2.10/24\"; none that the operating system has")]
+    NoAddress(Net),
+    /// A router that cannot be reached.
+    #[error("gateway {0} is in none of the networks of ip: it cannot be reached")]
+    GatewayOffLink(std::net::IpAddr),
+    /// Listening on somebody else's address.
+    #[error("rtsp = {0} is none of the addresses of ip: choose one of them, or 0.0.0.0 for all")]
+    RtspElsewhere(std::net::SocketAddr),
+    /// Steering needs to know the ports.
+    #[error("port 0 (any) is for the system's sockets: give rtsp and rtp-port numbers")]
+    AnyPort,
+    /// A TAP device has one queue.
+    #[error("a TAP device has one queue, and {0} engine cores cannot share it: use one")]
+    TapCores(usize),
 }
 
 /// Fewest chunks that an engine core works with.
@@ -190,6 +216,7 @@ impl Config {
         if self.rtp_port != 0 && usize::from(self.rtp_port) + 2 * cores > 65_536 {
             return Err(Conflict::Ports { rtp_port: self.rtp_port, cores });
         }
+        network::check(self)?;
         match self.http {
             HttpListen::On(http) if http == self.rtsp && http.port() != 0 => Err(Conflict::SameAddress(http)),
             _ => Ok(()),

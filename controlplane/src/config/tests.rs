@@ -23,7 +23,9 @@ fn every_key_can_be_set_in_the_file() {
         media = "/srv/films"
         rtsp = "[::]:554"
         http = "off"
-        net = "kernel"
+        net = "af_xdp:eth1"
+        ip = "192.0.2.10/24, 2001:db8::10/64"
+        gateway = "192.0.2.1"
         engine-cores = [3, 1]
         poll = "busy"
         rtp-port = 0x2000
@@ -40,7 +42,9 @@ fn every_key_can_be_set_in_the_file() {
         media: PathBuf::from("/srv/films"),
         rtsp: "[::]:554".parse().unwrap(),
         http: HttpListen::Off,
-        net: Net::Kernel,
+        net: Net::AfXdp("eth1".into()),
+        ip: List(vec!["192.0.2.10/24".parse().unwrap(), "2001:db8::10/64".parse().unwrap()]),
+        gateway: List(vec!["192.0.2.1".parse().unwrap()]),
         engine_cores: "1,3".parse().unwrap(),
         poll: Poll::Busy,
         rtp_port: 8192,
@@ -81,7 +85,40 @@ fn mistakes_name_their_place_and_what_would_be_right() {
             "http = \"8080\"",
             "t.toml:1:8: http: \"8080\" is not an address; write IP:PORT as in \"0.0.0.0:8554\" or \"[::]:8554\", or \"off\"",
         ),
-        ("net = \"xdp\"", "t.toml:1:7: net: \"xdp\" does not exist; there is only \"kernel\" (the operating system's sockets)"),
+        (
+            "net = \"xdp\"",
+            "t.toml:1:7: net: \"xdp\" does not exist; there is \"kernel\" (the operating system's sockets), \"af_xdp:IFACE\" and \"tap:NAME\" \
+             (our own stack)",
+        ),
+        (
+            "net = \"tap:a/b\"",
+            "t.toml:1:7: net: \"a/b\" is not the name of a network interface: 1 to 15 printable characters without '/' and ':'",
+        ),
+        (
+            "ip = \"10.0.0.1\"",
+            "t.toml:1:6: ip: \"10.0.0.1\" is not an address of ours; write ADDRESS/PREFIX as in \"192.0.2.10/24\" or \"2001:db8::10/64\"",
+        ),
+        (
+            "ip = \"10.0.0.1/24\"",
+            "ip and gateway are for our own stack; with net = \"kernel\" the operating system has the addresses: leave them out",
+        ),
+        (
+            "net = \"tap:t0\"",
+            "net = \"tap:t0\" needs addresses of its own: set ip, as in \"192.0.2.10/24\"; none that the operating system has",
+        ),
+        (
+            "net = \"tap:t0\"\nip = \"10.0.0.2/24\"\ngateway = \"10.0.1.1\"",
+            "gateway 10.0.1.1 is in none of the networks of ip: it cannot be reached",
+        ),
+        (
+            "net = \"tap:t0\"\nip = \"10.0.0.2/24\"\nrtsp = \"10.0.0.3:554\"",
+            "rtsp = 10.0.0.3:554 is none of the addresses of ip: choose one of them, or 0.0.0.0 for all",
+        ),
+        (
+            "gateway = \"10.0.0.1,10.0.0.2\"",
+            "t.toml:1:11: gateway: \"10.0.0.1,10.0.0.2\" is not a gateway; write an address, or one IPv4 and one IPv6 address with a comma \
+             between",
+        ),
         ("poll = \"never\"", "t.toml:1:8: poll: \"never\" does not exist; there is \"busy\" and \"adaptive\""),
         (
             "chunk = \"65 KB\"",
@@ -160,16 +197,25 @@ fn any_config() -> impl Strategy<Value = Config> {
         prop_oneof![Just(IndexCache::Auto), Just(IndexCache::Off), path.clone().prop_map(|dir| dir.to_str().unwrap().parse().unwrap())];
     let level = prop::sample::select(vec![LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]);
     let http = prop_oneof![Just(HttpListen::Off), address.clone().prop_map(HttpListen::On)];
-    let places = (path, address, http, cores, cache, level);
+    let net = prop_oneof![Just(Net::Kernel), "[a-z0-9.@-]{3,15}".prop_map(Net::AfXdp), "[a-z0-9]{1,15}".prop_map(Net::Tap)];
+    let ip = prop::collection::vec((any::<u32>(), 1..=32u8), 0..4).prop_map(|list| {
+        // Not multicast, loopback or 0.0.0.0.
+        let own = |(bits, prefix)| OwnAddress { ip: std::net::Ipv4Addr::from_bits(bits & 0x1fff_ffff | 0x4000_0000).into(), prefix };
+        List(list.into_iter().map(own).collect())
+    });
+    let gateway = prop::option::of(any::<std::net::IpAddr>()).prop_map(|one| List(one.into_iter().collect()));
+    let places = (path, address, http, cores, cache, level, (net, ip, gateway));
     let numbers = (0..=32_767u16, 1..=1_000_000u32, (1u64 << 20)..=(1 << 40), 100..=60_000u32, 1..=1024u64, 5..=86_400u32, 1..=3600u32);
     (places, numbers, any::<bool>()).prop_map(|(places, numbers, busy)| {
-        let (media, rtsp, http, engine_cores, index_cache, log) = places;
+        let (media, rtsp, http, engine_cores, index_cache, log, (net, ip, gateway)) = places;
         let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s) = numbers;
         Config {
             media,
             rtsp,
             http,
-            net: Net::Kernel,
+            net,
+            ip,
+            gateway,
             engine_cores,
             poll: if busy { Poll::Busy } else { Poll::Adaptive },
             rtp_port: half_port * 2,

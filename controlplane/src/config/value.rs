@@ -57,35 +57,26 @@ pub enum ValueError {
         /// The words.
         choices: &'static str,
     },
+    /// Not the name of an interface.
+    #[error("{0:?} is not the name of a network interface: 1 to 15 printable characters without '/' and ':'")]
+    Interface(String),
+    /// Not an own address.
+    #[error("{0:?} is not an address of ours; write ADDRESS/PREFIX as in \"192.0.2.10/24\" or \"2001:db8::10/64\"")]
+    OwnAddress(String),
+    /// Not one gateway for each family.
+    #[error("{0:?} is not a gateway; write an address, or one IPv4 and one IPv6 address with a comma between")]
+    Gateway(String),
+    /// A list that is too long.
+    #[error("{text:?} has more than {max} entries")]
+    TooMany {
+        /// What was given.
+        text: String,
+        /// Entries allowed.
+        max: usize,
+    },
     /// Not a usable path.
     #[error("{0:?} is not a path: it is empty or contains a NUL byte")]
     Path(String),
-}
-
-/// How packets reach the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Net {
-    /// The operating system's sockets: no privileges needed.
-    Kernel,
-}
-
-impl FromStr for Net {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "kernel" => Ok(Net::Kernel),
-            _ => Err(ValueError::Choice { text: text.to_owned(), choices: "only \"kernel\" (the operating system's sockets)" }),
-        }
-    }
-}
-
-impl fmt::Display for Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Net::Kernel => f.write_str("kernel"),
-        }
-    }
 }
 
 /// What an engine core does when nothing is due.
