@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dataplane::engine::net::Handover;
 use dataplane::media::MediaDescription;
 use serde::{Deserialize, Serialize};
 
@@ -329,7 +330,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Hands the sending side of a client's connection over: from now on only the engine writes to it, and RTSP responses go through
     /// `stream_write`, so that they never cut an interleaved packet in two. `connection` is a duplicate of the socket.
-    fn attach_stream(&self, connection: std::os::fd::OwnedFd) -> impl Future<Output = Result<StreamToken, EngineError>> + Send;
+    fn attach_stream(&self, connection: Handover) -> impl Future<Output = Result<StreamToken, EngineError>> + Send;
 
     /// Queues bytes on an attached connection. Order is kept. Never waits; what does not fit closes the stream.
     fn stream_write(&self, stream: StreamToken, bytes: Bytes);

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod http;
 pub mod local;
 pub mod logging;
+pub mod net;
 pub mod rtsp;
 pub mod sdp;
 pub mod units;

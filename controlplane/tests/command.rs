@@ -29,7 +29,7 @@ fn exit_codes_and_streams_are_as_documented() {
         (&["sevre"], 2, "", "a similar subcommand exists: 'serve'"),
         (&["serve", "--medai", "x"], 2, "", "a similar argument exists: '--media'"),
         (&["serve", "--rtp-port", "3"], 2, "", "invalid value '3' for '--rtp-port <N>': 3 is odd"),
-        (&["serve", "--net", "xdp"], 2, "", "there is only \"kernel\""),
+        (&["serve", "--net", "xdp"], 2, "", "there is \"kernel\""),
         (&["serve", "-c", "none.toml"], 2, "", "none.toml: cannot read the configuration"),
         (
             &["serve", "-c", "bad.toml"],

@@ -9,6 +9,7 @@ use std::time::Duration;
 use controlplane::engine::{Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
 use controlplane::local::{LocalConfig, LocalEngine};
 use dataplane::engine::Poll as Polling;
+use dataplane::engine::net::Handover;
 use testbed::clip::{ClipSpec, make_clips};
 
 const SESSIONS_MAX: u32 = 2;
@@ -132,7 +133,7 @@ async fn an_end_that_nobody_waits_for_overtakes_the_set_up_under_way() {
 async fn streams_that_nobody_waits_for_are_let_go_of() {
     let (_folder, engine) = engine(3);
     let listener = TcpListener::bind((CLIENT, 0)).unwrap();
-    let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
+    let connect = || Handover::Socket(TcpStream::connect(listener.local_addr().unwrap()).unwrap().into());
     // More than there are places.
     for _ in 0..4 * SESSIONS_MAX {
         give_up_after(1, engine.attach_stream(connect())).await;

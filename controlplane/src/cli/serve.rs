@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -21,6 +20,7 @@ use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, server};
 use crate::local::{LocalConfig, LocalEngine};
+use crate::net::Net;
 use crate::rtsp::{RtspConfig, RtspServer};
 use crate::units::{ByteSize, duration};
 
@@ -78,7 +78,7 @@ async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
         }
     }
     let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
-    let outcome = appliance(Arc::clone(&engine), plan, stop).await;
+    let outcome = appliance(Arc::clone(&engine), &engine.net(), plan, stop).await;
     poller.abort();
     if let Err(error) = tokio::task::spawn_blocking(move || engine.shut_down(ENGINE_STOP_MAX)).await {
         tracing::warn!("the engine did not stop cleanly: {error}");
@@ -188,16 +188,17 @@ async fn next_of(signals: &mut [Signal; 2]) {
 ///
 /// # Errors
 /// [`Failure::Runtime`] when RTSP or the monitor cannot listen.
-pub async fn appliance<E: Engine>(engine: Arc<E>, plan: &Plan, mut stop: Stop) -> Result<(), Failure> {
+pub async fn appliance<E: Engine>(engine: Arc<E>, net: &Net, plan: &Plan, mut stop: Stop) -> Result<(), Failure> {
     let config = &plan.config;
-    let rtsp =
-        RtspServer::bind(rtsp_config(config), Arc::clone(&engine)).map_err(|error| cannot_listen("RTSP", config.rtsp, &error, "--rtsp"))?;
+    let rtsp = RtspServer::bind(rtsp_config(config), Arc::clone(&engine), net)
+        .await
+        .map_err(|error| cannot_listen("RTSP", config.rtsp, &error, "--rtsp"))?;
     let rtsp_address = rtsp.local_addr();
     let http_address = match config.http {
         HttpListen::Off => None,
         HttpListen::On(address) => {
             let refused = |error| cannot_listen("the monitor", address, &error, "--http (or --http off)");
-            let listener = TcpListener::bind(address).await.map_err(refused)?;
+            let listener = net.listen(address).await.map_err(refused)?;
             let bound = listener.local_addr().map_err(refused)?;
             let monitor = Monitor::new(Arc::clone(&engine), rtsp.counters(), version(), Ages::default());
             tokio::spawn(server::serve(listener, monitor.router(), Limits::default(), stop.0.clone()));
@@ -327,6 +328,8 @@ fn listing(media: Option<&[MediaEntry]>, plan: &Plan, servers: &[SocketAddr]) ->
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::cli::plan::Cpus;
     use crate::http::fake::FakeEngine;
@@ -351,7 +354,7 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let rtsp = free_address().await;
         let plan = plan(&rtsp, "127.0.0.1:0");
-        let running = tokio::spawn(async move { appliance(Arc::new(FakeEngine::default()), &plan, Stop(stopped)).await });
+        let running = tokio::spawn(async move { appliance(Arc::new(FakeEngine::default()), &Net::kernel(), &plan, Stop(stopped)).await });
         let mut client = loop {
             match tokio::net::TcpStream::connect(&rtsp).await {
                 Ok(client) => break client,
@@ -375,7 +378,8 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         for (rtsp, http, option) in [(taken.as_str(), "off", "--rtsp"), ("127.0.0.1:0", taken.as_str(), "--http")] {
             let plan = plan(rtsp, http);
-            let error = appliance(Arc::new(FakeEngine::default()), &plan, Stop(stopped.clone())).await.unwrap_err().to_string();
+            let error =
+                appliance(Arc::new(FakeEngine::default()), &Net::kernel(), &plan, Stop(stopped.clone())).await.unwrap_err().to_string();
             assert!(error.contains("in use") && error.contains(option), "{error}");
         }
     }

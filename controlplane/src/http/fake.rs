@@ -1,11 +1,11 @@
 //! An engine for tests of the control core: it has every kind of thing to report, delivers nothing, and counts what it is asked.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use dataplane::engine::net::Handover;
 use dataplane::media::{LeftOutTrack, MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::*;
@@ -156,7 +156,7 @@ impl Engine for FakeEngine {
         ]
     }
 
-    async fn attach_stream(&self, _: OwnedFd) -> Result<StreamToken, EngineError> {
+    async fn attach_stream(&self, _: Handover) -> Result<StreamToken, EngineError> {
         Ok(StreamToken(1))
     }
 

@@ -8,9 +8,10 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+use crate::net::Listener;
 
 /// Limits of the server.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,7 @@ impl Default for Limits {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` becomes true; connections that are open then are cut.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: Listener, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let accept = async {
@@ -52,7 +53,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, mut st
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let service = TowerToHyperService::new(router.clone());
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())

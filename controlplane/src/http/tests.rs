@@ -30,7 +30,7 @@ async fn start(engine: FakeEngine, ages: Ages, limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(serve(listener, monitor.router(), limits, stopped));
+    tokio::spawn(serve(crate::net::Listener::Kernel(listener), monitor.router(), limits, stopped));
     Running { address, engine, _stop: stop }
 }
 

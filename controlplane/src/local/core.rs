@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use dataplane::disks::MediaFile;
 use dataplane::engine::local::{LocalCore, LocalCoreConfig, start};
+use dataplane::engine::net::ByteStream;
 use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
 use dataplane::gdsl::Outcome;
-use std::os::fd::OwnedFd;
 use tokio::sync::oneshot;
 
 use crate::engine::EngineError;
@@ -22,7 +22,7 @@ const CHUNK_SLACK: usize = 32;
 /// How often a command that must not get lost is offered again.
 const INSIST_EVERY: Duration = Duration::from_millis(20);
 
-pub(super) type Order = Command<OwnedFd, MediaFile>;
+pub(super) type Order = Command<ByteStream, MediaFile>;
 
 /// What an engine core tells without being asked.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,7 @@
 //! `LocalEngine`: the connection protocol's messages carried out by the engine cores of this process.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dataplane::delivery::{StartPlan, TrackSpec};
 use dataplane::engine::local::LocalCoreConfig;
+use dataplane::engine::net::Handover;
 use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
@@ -24,6 +24,7 @@ use crate::engine::{
     Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken, TrackReady,
     TrackStart, TrackTransport,
 };
+use crate::net::{Ender, Net};
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
 const WINDOW_SLACK_NS: u64 = 1_000_000_000;
@@ -56,19 +57,10 @@ pub struct LocalConfig {
 /// A client's connection whose sending side an engine core has.
 struct Stream {
     core: Arc<Core>,
-    /// A handle of our own, to end the connection with.
-    connection: TcpStream,
+    ender: Ender,
 }
 
 type Streams = HashMap<StreamToken, Stream>;
-
-impl Stream {
-    /// Ends a connection to which bytes were lost: what follows would make no sense to the client. The RTSP server sees its end.
-    fn end(&self) {
-        // It may have ended already.
-        let _ = self.connection.shutdown(Shutdown::Both);
-    }
-}
 
 /// A stream that an engine core takes over; the core lets go of it again if nobody is left to use it.
 struct Attaching<'a> {
@@ -138,6 +130,11 @@ impl LocalEngine {
         let cname = format!("tactus-{:08x}", rand::random::<u32>());
         let next_id = AtomicU64::new(1);
         Ok(Arc::new(Self { cores, titles, sessions, streams, next_id, monitor: Monitor::default(), config, cname }))
+    }
+
+    /// Where RTSP and the monitor can listen.
+    pub fn net(&self) -> Net {
+        Net::kernel()
     }
 
     /// What the engine cores turned out to be.
@@ -403,15 +400,15 @@ impl Engine for LocalEngine {
         tokio::task::spawn_blocking(move || titles.entries()).await.unwrap_or_default()
     }
 
-    async fn attach_stream(&self, connection: OwnedFd) -> Result<StreamToken, EngineError> {
+    async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
         let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let token = StreamToken(self.new_id());
-        let own = connection.try_clone().map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
+        let ender = Ender::of(&connection).map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
         let mut attaching = Attaching { core: &core, token, done: false };
-        core.ask(|reply| Command::AttachStream { reply, token: token.0, stream: connection }).await?;
+        core.ask(|reply| Command::AttachStream { reply, token: token.0, stream: connection.into() }).await?;
         attaching.done = true;
         drop(attaching);
-        lock(&self.streams).insert(token, Stream { core, connection: TcpStream::from(own) });
+        lock(&self.streams).insert(token, Stream { core, ender });
         Ok(token)
     }
 
@@ -437,7 +434,7 @@ impl LocalEngine {
             && stream.core.tell(order).is_err()
         {
             tracing::warn!(core = stream.core.index, "engine core overloaded: a client's connection is ended");
-            stream.end();
+            stream.ender.end();
         }
     }
 }
@@ -457,7 +454,7 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
         }
         Notice::StreamClosed { token } => {
             if let Some(stream) = lock(streams).remove(&StreamToken(token)) {
-                stream.end();
+                stream.ender.end();
             }
         }
     }

@@ -2,17 +2,17 @@
 //!
 //! The socket is behind [`Wire`], so that tests and fuzzing drive the same code without one. Answers are collected and written when the
 //! bytes at hand are dealt with (pipelined requests get one write). Once a SETUP chose interleaved delivery, the sending side belongs to the
-//! engine: everything collected is written first, then the engine is given a duplicate of the socket, and from then on answers go through
+//! engine: everything collected is written first, then the engine is given the sending side of the connection, and from then on answers go through
 //! [`Engine::stream_write`].
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
+use dataplane::engine::net::Handover;
 use rtsp_types::StatusCode;
 use tokio::sync::Notify;
 
@@ -31,8 +31,8 @@ pub trait Wire: Send {
     /// Writes all bytes, or fails when the client does not take them in time.
     fn send(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// A duplicate of the socket, for the engine.
-    fn duplicate(&self) -> io::Result<OwnedFd>;
+    /// The sending side, for the engine, once all that was sent here is on its way.
+    fn hand_over(&self) -> impl Future<Output = io::Result<Handover>> + Send;
 }
 
 /// The connection is to be closed.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use dataplane::engine::net::Handover;
 use dataplane::media::{MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::{
@@ -299,11 +299,12 @@ impl Engine for FakeEngine {
         self.state().titles.iter().map(entry).collect()
     }
 
-    async fn attach_stream(&self, connection: OwnedFd) -> Result<StreamToken, EngineError> {
+    async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
         let mut state = self.state();
         if state.unavailable {
             return Err(EngineError::Unavailable("the engine does not answer".into()));
         }
+        let Handover::Socket(connection) = connection else { return Err(EngineError::Unavailable("no stack of its own".into())) };
         state.next += 1;
         let token = StreamToken(state.next);
         state.calls.push("attach".into());

@@ -145,7 +145,7 @@ impl<E: Engine> Connection<E> {
                 pair = free;
                 if self.stream.is_none() {
                     self.flush(wire).await?;
-                    match self.service.engine.attach_stream(wire.duplicate()?).await {
+                    match self.service.engine.attach_stream(wire.hand_over().await?).await {
                         Ok(stream) => self.stream = Some(stream),
                         Err(error) => return Ok(error.into()),
                     }

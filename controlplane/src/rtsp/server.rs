@@ -5,17 +5,14 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dataplane::engine::net::Handover;
 use rtsp_types::StatusCode;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
@@ -26,9 +23,8 @@ use super::idle::{IdleClock, Patience};
 use super::reply::Reply;
 use super::service::{Service, SessionDirectory};
 use crate::engine::Engine;
+use crate::net::{Listener, Net, Stream};
 
-/// Connections that the kernel completes while we are busy.
-const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes taken from a socket at once.
 const READ_BYTES: usize = 16 * 1024;
 /// How often sessions are looked at for silence.
@@ -77,24 +73,19 @@ impl Default for RtspConfig {
 #[derive(Debug)]
 pub struct RtspServer<E: Engine> {
     config: Arc<RtspConfig>,
-    listener: TcpListener,
+    listener: Listener,
     local_addr: SocketAddr,
     service: Arc<Service<E>>,
     per_ip: PerIp,
 }
 
 impl<E: Engine> RtspServer<E> {
-    /// Binds. Call within a tokio runtime.
-    pub fn bind(config: RtspConfig, engine: Arc<E>) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(config.addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if config.addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&config.addr.into())?;
-        socket.listen(LISTEN_BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(socket.into())?;
+    /// Listens on `net`.
+    ///
+    /// # Errors
+    /// As binding and listening.
+    pub async fn bind(config: RtspConfig, engine: Arc<E>, net: &Net) -> io::Result<Self> {
+        let listener = net.listen(config.addr).await?;
         let local_addr = listener.local_addr()?;
         let service = Arc::new(Service::new(engine, config.session_timeout));
         Ok(Self { config: Arc::new(config), listener, local_addr, service, per_ip: PerIp::default() })
@@ -137,7 +128,7 @@ impl<E: Engine> RtspServer<E> {
                 () = &mut reaper => {}
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok(stream) => {
                         if let Some(admitted) = self.admit(stream) {
                             connections.spawn(serve(admitted, Arc::clone(&self.service), Arc::clone(&self.config), stopped.clone()));
                         }
@@ -162,7 +153,7 @@ impl<E: Engine> RtspServer<E> {
     }
 
     /// Counts a new connection in, or tells it 503 and closes it.
-    fn admit(&self, stream: TcpStream) -> Option<Admitted> {
+    fn admit(&self, stream: Stream) -> Option<Admitted> {
         let counters = &self.service.counters;
         // A client that has gone already has no addresses.
         let (peer, local) = (canonical(stream.peer_addr().ok()?), canonical(stream.local_addr().ok()?));
@@ -172,18 +163,18 @@ impl<E: Engine> RtspServer<E> {
         let Some(place) = place else {
             counters.connections_refused.fetch_add(1, Relaxed);
             counters.response(StatusCode::ServiceUnavailable.into());
-            refuse(stream);
+            stream.refuse(&Reply::refusal(StatusCode::ServiceUnavailable, "too many connections").encode(None));
             return None;
         };
         counters.connections.fetch_add(1, Relaxed);
-        let _ = stream.set_nodelay(true);
+        stream.set_nodelay();
         Some(Admitted { stream, peer, local, _counted: Counted { counters: Arc::clone(counters), _place: place } })
     }
 }
 
 /// A connection that may be served.
 struct Admitted {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     local: SocketAddr,
     _counted: Counted,
@@ -243,21 +234,12 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Says 503 and closes, without ever waiting for the client.
-fn refuse(stream: TcpStream) {
-    if let Ok(mut stream) = stream.into_std() {
-        // A request left unread would turn the close into a reset.
-        let _ = stream.read(&mut [0; 1024]);
-        let _ = stream.write(&Reply::refusal(StatusCode::ServiceUnavailable, "too many connections").encode(None));
-    }
-}
-
-struct TcpWire<'a> {
-    stream: &'a TcpStream,
+struct StreamWire<'a> {
+    stream: &'a Stream,
     write_timeout: Duration,
 }
 
-impl Wire for TcpWire<'_> {
+impl Wire for StreamWire<'_> {
     async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let deadline = Instant::now() + self.write_timeout;
         while !bytes.is_empty() {
@@ -272,8 +254,8 @@ impl Wire for TcpWire<'_> {
         Ok(())
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.stream.as_fd().try_clone_to_owned()
+    async fn hand_over(&self) -> io::Result<Handover> {
+        timeout(self.write_timeout, self.stream.hand_over()).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 }
 
@@ -310,7 +292,7 @@ enum Why {
     Stopped,
 }
 
-async fn converse<E: Engine>(stream: &TcpStream, connection: &mut Connection<E>, config: &RtspConfig) -> Why {
+async fn converse<E: Engine>(stream: &Stream, connection: &mut Connection<E>, config: &RtspConfig) -> Why {
     let mut clock = IdleClock::new(Instant::now());
     let hangup = Arc::clone(&connection.hangup);
     loop {
@@ -351,13 +333,13 @@ enum Taken<'a> {
 }
 
 /// Reads what is there. Not async: the buffer must not become part of the task.
-fn take<'a, E: Engine>(stream: &'a TcpStream, connection: &'a mut Connection<E>, config: &RtspConfig) -> Taken<'a> {
+fn take<'a, E: Engine>(stream: &'a Stream, connection: &'a mut Connection<E>, config: &RtspConfig) -> Taken<'a> {
     let mut buffer = [0; READ_BYTES];
     match stream.try_read(&mut buffer) {
         Ok(0) => Taken::End,
         Ok(n) => {
             connection.push(buffer.get(..n).unwrap_or_default());
-            let mut wire = TcpWire { stream, write_timeout: config.write_timeout };
+            let mut wire = StreamWire { stream, write_timeout: config.write_timeout };
             Taken::Bytes(Box::pin(async move { connection.process(&mut wire).await }))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Taken::Nothing,
@@ -366,8 +348,8 @@ fn take<'a, E: Engine>(stream: &'a TcpStream, connection: &'a mut Connection<E>,
 }
 
 /// Ends our side and reads on for a moment, so that the last answer arrives.
-async fn linger(mut stream: TcpStream) {
-    if stream.shutdown().await.is_err() {
+async fn linger(mut stream: Stream) {
+    if stream.end_writing().await.is_err() {
         return;
     }
     let drain = async {
@@ -384,6 +366,6 @@ async fn linger(mut stream: TcpStream) {
     let _ = timeout(LINGER, drain).await;
 }
 
-fn discard(stream: &TcpStream) -> io::Result<usize> {
+fn discard(stream: &Stream) -> io::Result<usize> {
     stream.try_read(&mut [0; READ_BYTES])
 }

@@ -1,6 +1,5 @@
 //! Engine cores of this machine: kernel sockets, and the best way to read files that the machine allows.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use hugepages::{Arena, ChunkPool};
@@ -8,6 +7,7 @@ use pacing::TscClock;
 use stack::kernel::{KernelConfig, KernelHost};
 
 use super::core::CoreConfig;
+use super::net::{AnyHost, ByteStream};
 use super::thread::{CoreHandle, Parts, Poll, ThreadConfig, spawn};
 use crate::disks::{AnyDisk, MediaFile};
 
@@ -19,7 +19,7 @@ const TX_FRAMES: usize = 64;
 const TICK_NS: u64 = 20_000;
 
 /// The handle of an engine core on kernel sockets.
-pub type LocalCore = CoreHandle<OwnedFd, MediaFile>;
+pub type LocalCore = CoreHandle<ByteStream, MediaFile>;
 
 /// How an engine core is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,6 @@ pub fn start(index: usize, config: LocalCoreConfig) -> Result<LocalCore, String>
         let pool = ChunkPool::new(arena, config.chunk_bytes);
         let (disk, note) = AnyDisk::open(&pool, DISK_DEPTH, config.probe.as_deref()).map_err(|e| e.to_string())?;
         notes.push(format!("media is read by {note}"));
-        Ok(Parts { host, disk, pool, notes })
+        Ok(Parts { host: AnyHost::Kernel(host), disk, pool, notes })
     })
 }

@@ -521,6 +521,11 @@ impl Stream {
         self.shared.call(Call::SetOption(self.conn, option));
     }
 
+    /// Small segments go out at once.
+    pub fn set_nodelay(&self) {
+        self.set_option(TcpOption::NoDelay(true));
+    }
+
     /// What ends this connection whoever holds it.
     pub fn aborter(&self) -> Aborter {
         Aborter { shared: Arc::clone(&self.shared), conn: self.conn }

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -16,6 +15,7 @@ use controlplane::rtsp::connection::{Connection, Wire};
 use controlplane::rtsp::fake_engine::FakeEngine;
 use controlplane::rtsp::framing::{BODY_BYTES_MAX, Framer, FramingError, HEAD_BYTES_MAX, Item};
 use controlplane::rtsp::service::Service;
+use dataplane::engine::net::Handover;
 
 struct Sink(Vec<u8>);
 
@@ -25,8 +25,8 @@ impl Wire for Sink {
         Ok(())
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        Ok(std::fs::OpenOptions::new().write(true).open("/dev/null")?.into())
+    async fn hand_over(&self) -> io::Result<Handover> {
+        Ok(Handover::Socket(std::fs::OpenOptions::new().write(true).open("/dev/null")?.into()))
     }
 }
 

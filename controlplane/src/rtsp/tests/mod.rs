@@ -6,9 +6,10 @@ mod sockets;
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+use dataplane::engine::net::Handover;
 
 use super::connection::{Closed, Connection, Wire};
 use super::fake_engine::FakeEngine;
@@ -26,8 +27,8 @@ impl Wire for MemoryWire {
         Ok(())
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        Ok(OpenOptions::new().write(true).open("/dev/null")?.into())
+    async fn hand_over(&self) -> io::Result<Handover> {
+        Ok(Handover::Socket(OpenOptions::new().write(true).open("/dev/null")?.into()))
     }
 }
 

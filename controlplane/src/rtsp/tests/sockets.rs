@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::expect;
 use crate::engine::SessionState;
+use crate::net::Net;
 use crate::rtsp::fake_engine::FakeEngine;
 use crate::rtsp::{RtspConfig, RtspCounters, RtspServer, SessionDirectory};
 
@@ -27,9 +28,9 @@ struct Running {
     done: JoinHandle<()>,
 }
 
-fn start(config: RtspConfig) -> Running {
+async fn start(config: RtspConfig) -> Running {
     let engine = FakeEngine::with_titles();
-    let server = RtspServer::bind(config, Arc::clone(&engine)).unwrap();
+    let server = RtspServer::bind(config, Arc::clone(&engine), &Net::kernel()).await.unwrap();
     let (addr, counters, directory) = (server.local_addr(), server.counters(), server.directory());
     let (stop, stopped) = oneshot::channel::<()>();
     let done = tokio::spawn(server.run(async move {
@@ -74,7 +75,7 @@ const SETUP_TCP: &str = "SETUP rtsp://h/film.mp4/trackID=1 RTSP/1.0\r\nCSeq: 1\r
 
 #[tokio::test]
 async fn two_thousand_silent_connections_are_borne() {
-    let running = start(local());
+    let running = start(local()).await;
     let mut silent = Vec::new();
     for _ in 0..2_000 {
         silent.push(TcpStream::connect(running.addr).await.unwrap());
@@ -92,7 +93,7 @@ async fn two_thousand_silent_connections_are_borne() {
 
 #[tokio::test]
 async fn too_many_connections_are_told_so() {
-    let running = start(RtspConfig { connections_max: 2, ..local() });
+    let running = start(RtspConfig { connections_max: 2, ..local() }).await;
     let mut first = TcpStream::connect(running.addr).await.unwrap();
     let _second = TcpStream::connect(running.addr).await.unwrap();
     let mut third = TcpStream::connect(running.addr).await.unwrap();
@@ -100,7 +101,7 @@ async fn too_many_connections_are_told_so() {
     expect(&ask(&mut first, "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").await, 200, &[]);
     assert_eq!(running.counters.snapshot().connections_refused, 1);
 
-    let running = start(RtspConfig { connections_per_ip_max: Some(1), ..local() });
+    let running = start(RtspConfig { connections_per_ip_max: Some(1), ..local() }).await;
     let first = TcpStream::connect(running.addr).await.unwrap();
     let mut second = TcpStream::connect(running.addr).await.unwrap();
     expect(&rest(&mut second).await, 503, &[]);
@@ -112,7 +113,7 @@ async fn too_many_connections_are_told_so() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_and_stalls_are_cut_off() {
-    let running = start(local());
+    let running = start(local()).await;
     for (bytes, after_s) in [("", 30), ("OPTIONS * RT", 10), ("OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n", 60), ("\r\n\r\n", 30)] {
         let mut stream = TcpStream::connect(running.addr).await.unwrap();
         let start = Instant::now();
@@ -133,7 +134,7 @@ async fn silence_and_stalls_are_cut_off() {
 
 #[tokio::test]
 async fn a_refused_body_is_answered_before_the_close() {
-    let running = start(local());
+    let running = start(local()).await;
     let mut stream = TcpStream::connect(running.addr).await.unwrap();
     let mut request = b"SET_PARAMETER * RTSP/1.0\r\nCSeq: 5\r\nContent-Length: 1000000000\r\n\r\n".to_vec();
     request.resize(200_000, b'x');
@@ -143,7 +144,7 @@ async fn a_refused_body_is_answered_before_the_close() {
 
 #[tokio::test]
 async fn who_takes_no_answers_is_cut_off() {
-    let running = start(RtspConfig { write_timeout: Duration::from_millis(50), ..local() });
+    let running = start(RtspConfig { write_timeout: Duration::from_millis(50), ..local() }).await;
     let mut stream = TcpStream::connect(running.addr).await.unwrap();
     let flood = "DESCRIBE rtsp://h/film.mp4 RTSP/1.0\r\nCSeq: 1\r\n\r\n".repeat(1_000);
     let flooding = async { while stream.write_all(flood.as_bytes()).await.is_ok() {} };
@@ -153,7 +154,7 @@ async fn who_takes_no_answers_is_cut_off() {
 
 #[tokio::test]
 async fn interleaved_answers_come_through_the_engine() {
-    let running = start(local());
+    let running = start(local()).await;
     let mut stream = TcpStream::connect(running.addr).await.unwrap();
     expect(&ask(&mut stream, SETUP_TCP).await, 200, &["interleaved=0-1"]);
     expect(&ask(&mut stream, "OPTIONS * RTSP/1.0\r\nCSeq: 2\r\n\r\n").await, 200, &["CSeq: 2"]);
@@ -168,7 +169,7 @@ async fn interleaved_answers_come_through_the_engine() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_the_engine_gave_up_is_closed() {
-    let running = start(local());
+    let running = start(local()).await;
     let mut stream = TcpStream::connect(running.addr).await.unwrap();
     let start = Instant::now();
     stream.write_all(SETUP_TCP.as_bytes()).await.unwrap();
@@ -185,7 +186,7 @@ async fn a_connection_that_the_engine_gave_up_is_closed() {
 
 #[tokio::test]
 async fn a_stop_ends_sessions_and_connections() {
-    let running = start(local());
+    let running = start(local()).await;
     let mut udp = TcpStream::connect(running.addr).await.unwrap();
     expect(&ask(&mut udp, SETUP_UDP).await, 200, &[]);
     let mut tcp = TcpStream::connect(running.addr).await.unwrap();
@@ -201,7 +202,7 @@ async fn a_stop_ends_sessions_and_connections() {
 async fn ipv6_and_ipv4_share_a_socket() {
     let config = RtspConfig { addr: "[::]:0".parse().unwrap(), ..local() };
     // A machine may have no IPv6 at all.
-    let Ok(server) = RtspServer::bind(config, FakeEngine::with_titles()) else { return };
+    let Ok(server) = RtspServer::bind(config, FakeEngine::with_titles(), &Net::kernel()).await else { return };
     let (port, directory) = (server.local_addr().port(), server.directory());
     let _done = tokio::spawn(server.run(std::future::pending()));
     let mut v4 = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

@@ -1,0 +1,316 @@
+//! Listening and connections, on the operating system's sockets or on our own stack: what serves on them sees no difference.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use dataplane::engine::net::{Aborter, Handover, OwnListener, OwnStream, Sockets};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// The same on our own stack, where a connection that waits takes a place in the table of connections.
+const OWN_BACKLOG: usize = 256;
+
+/// The networks that this process serves on.
+#[derive(Clone, Debug, Default)]
+pub struct Net {
+    own: Option<Arc<OwnNet>>,
+}
+
+#[derive(Debug)]
+struct OwnNet {
+    sockets: Sockets,
+    addresses: Vec<IpAddr>,
+    /// RTSP on an unspecified address means these, and not the operating system's.
+    first: bool,
+}
+
+impl Net {
+    /// The operating system's sockets only.
+    pub fn kernel() -> Self {
+        Self::default()
+    }
+
+    /// Our own stack with these addresses, and the operating system's sockets for all others.
+    pub fn own(sockets: Sockets, addresses: Vec<IpAddr>) -> Self {
+        Self { own: Some(Arc::new(OwnNet { sockets, addresses, first: true })) }
+    }
+
+    /// Listens. An unspecified address is all of our own stack's if there is one.
+    ///
+    /// # Errors
+    /// As binding and listening.
+    pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
+        if let Some(own) = &self.own
+            && (own.addresses.contains(&address.ip()) || own.first && address.ip().is_unspecified())
+        {
+            return own.sockets.listen(address, OWN_BACKLOG).await.map(Listener::Own);
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into()).map(Listener::Kernel)
+    }
+
+    /// The address that a listener on an unspecified one can be reached at, when our own stack has it.
+    pub fn first_address(&self) -> Option<IpAddr> {
+        self.own.as_ref()?.addresses.first().copied()
+    }
+}
+
+/// Waits for connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// On the operating system's sockets.
+    Kernel(TcpListener),
+    /// On our own stack.
+    Own(OwnListener),
+}
+
+impl Listener {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Kernel(listener) => listener.local_addr(),
+            Self::Own(listener) => Ok(listener.local_addr()),
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// The operating system's: no file descriptors left.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Kernel(listener) => listener.accept().await.map(|(stream, _)| Stream::Kernel(stream)),
+            Self::Own(listener) => Ok(Stream::Own(listener.accept().await)),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Of the operating system.
+    Kernel(TcpStream),
+    /// Of our own stack.
+    Own(OwnStream),
+}
+
+impl Stream {
+    /// The client's end.
+    ///
+    /// # Errors
+    /// The client has gone already.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Kernel(stream) => stream.peer_addr(),
+            Self::Own(stream) => Ok(stream.peer_addr()),
+        }
+    }
+
+    /// Our end.
+    ///
+    /// # Errors
+    /// The client has gone already.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Kernel(stream) => stream.local_addr(),
+            Self::Own(stream) => Ok(stream.local_addr()),
+        }
+    }
+
+    /// Small answers go out at once.
+    pub fn set_nodelay(&self) {
+        match self {
+            // A connection that is gone shows it elsewhere.
+            Self::Kernel(stream) => drop(stream.set_nodelay(true)),
+            Self::Own(stream) => stream.set_nodelay(),
+        }
+    }
+
+    /// Until `try_read` is worth a try.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Kernel(stream) => stream.readable().await,
+            Self::Own(stream) => {
+                std::future::poll_fn(|context| stream.poll_readable(context)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Until `try_write` is worth a try.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Kernel(stream) => stream.writable().await,
+            Self::Own(stream) => {
+                std::future::poll_fn(|context| stream.poll_writable(context)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads what is there; 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there yet, and why the connection failed.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(stream) => stream.try_read(buffer),
+            Self::Own(stream) => stream.try_read(buffer),
+        }
+    }
+
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none, and why the connection failed.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(stream) => stream.try_write(bytes),
+            Self::Own(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Nothing more will be written.
+    ///
+    /// # Errors
+    /// The client has gone already.
+    pub async fn end_writing(&mut self) -> io::Result<()> {
+        match self {
+            Self::Kernel(stream) => stream.shutdown().await,
+            Self::Own(stream) => {
+                stream.shutdown();
+                Ok(())
+            }
+        }
+    }
+
+    /// What an engine core needs to write to this connection too, once all that was written here is on its way.
+    ///
+    /// # Errors
+    /// No file descriptor is left, or the connection failed.
+    pub async fn hand_over(&self) -> io::Result<Handover> {
+        match self {
+            Self::Kernel(stream) => stream.as_fd().try_clone_to_owned().map(Handover::Socket),
+            Self::Own(stream) => {
+                std::future::poll_fn(|context| stream.poll_flush(context)).await?;
+                Ok(Handover::Connection(stream.conn(), stream.aborter()))
+            }
+        }
+    }
+
+    /// Says a last word to a client that was not admitted, and closes, without ever waiting for it.
+    pub fn refuse(self, word: &[u8]) {
+        match self {
+            Self::Kernel(stream) => {
+                if let Ok(mut stream) = stream.into_std() {
+                    // A request left unread would turn the close into a reset.
+                    let _ = stream.read(&mut [0; 1024]);
+                    let _ = stream.write(word);
+                }
+            }
+            Self::Own(stream) => {
+                let _ = stream.try_read(&mut [0; 1024]);
+                let _ = stream.try_write(word);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Own(stream) => {
+                ready!(stream.poll_readable(context));
+                let count = stream.try_read(buffer.initialize_unfilled())?;
+                buffer.advance(count);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Own(stream) => loop {
+                match stream.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_writable(context)),
+                    done => return Poll::Ready(done),
+                }
+            },
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_flush(context),
+            Self::Own(stream) => stream.poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Own(stream) => {
+                stream.shutdown();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+/// Ends a connection that was handed over: what follows would make no sense to the client. Its holder reads the end.
+#[derive(Debug)]
+pub enum Ender {
+    /// A handle of our own.
+    Socket(std::net::TcpStream),
+    /// On our own stack.
+    Connection(Aborter),
+}
+
+impl Ender {
+    /// That of a connection that is handed over.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn of(handover: &Handover) -> io::Result<Self> {
+        match handover {
+            Handover::Socket(socket) => Ok(Self::Socket(socket.try_clone()?.into())),
+            Handover::Connection(_, aborter) => Ok(Self::Connection(aborter.clone())),
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        match self {
+            // It may have ended already.
+            Self::Socket(socket) => drop(socket.shutdown(std::net::Shutdown::Both)),
+            Self::Connection(aborter) => aborter.abort(),
+        }
+    }
+}
