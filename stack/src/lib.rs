@@ -4,7 +4,6 @@
 //! - [`kernel`]: that seam on kernel sockets, the unprivileged default and the honest baseline.
 //! - [`sim`]: that seam in simulated time, for tests.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
-//! - [`sockets`]: connections of that TCP for programs on the control core.
 //! - [`tcp`]: TCP with IFQ limiting, all connections of one engine core as a state machine without I/O.
 //!
 //! Nothing here knows media or RTSP.
@@ -18,6 +17,5 @@ pub mod port;
 mod ring;
 pub mod sim;
 mod slots;
-pub mod sockets;
 mod streams;
 pub mod tcp;
