@@ -3,6 +3,7 @@
 //! - [`host`]: the [`Host`](host::Host) seam, all that delivery needs of a network: datagrams out in batches, datagrams in, byte streams.
 //! - [`kernel`]: that seam on kernel sockets, the unprivileged default and the honest baseline.
 //! - [`sim`]: that seam in simulated time, for tests.
+//! - [`iface`]: link and network layer of our own stack: Ethernet, ARP, NDP, IP, ICMP, headers of UDP flows.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
 //!
 //! Nothing here knows media or RTSP.
@@ -11,6 +12,7 @@
 
 mod address;
 pub mod host;
+pub mod iface;
 pub mod kernel;
 pub mod port;
 mod ring;
