@@ -5,6 +5,7 @@
 //! - [`sim`]: that seam in simulated time, for tests.
 //! - [`iface`]: link and network layer of our own stack: Ethernet, ARP, NDP, IP, ICMP, headers of UDP flows.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
+//! - [`tcp`]: TCP with IFQ limiting, all connections of one engine core as a state machine without I/O.
 //!
 //! Nothing here knows media or RTSP.
 
@@ -19,3 +20,4 @@ mod ring;
 pub mod sim;
 mod slots;
 mod streams;
+pub mod tcp;

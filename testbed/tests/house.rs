@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: [(&str, &[&str]); 5] = [
     ("hugepages", &[]),
     ("pacing", &[]),
-    ("stack", &["hugepages"]),
+    ("stack", &["hugepages", "pacing"]),
     ("dataplane", &["hugepages", "pacing", "stack"]),
     ("controlplane", &["dataplane", "pacing"]),
 ];
