@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071), fast enough for every byte that is sent.
 //!
 //! A ones-complement sum does not depend on the order of the bytes in a word (RFC 1071 2B), so words are added as they lie in memory,
-//! 32 bits at a time into 64-bit lanes that cannot overflow, and only the folded result is written back as it is.
+//! 32 bits at a time into 64-bit lanes that have room for 2^32 of them, and only the folded result is written back as it is.
 
 /// A sum of 16-bit words that is not folded yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,22 +9,27 @@ pub(crate) struct Sum(u64);
 
 impl Sum {
     /// Adds bytes; an odd last one counts as if a zero followed. Parts before the last have an even length.
+    #[inline]
     pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
-        let (blocks, rest) = bytes.as_chunks::<32>();
-        let mut lanes = [0_u64; 8];
+        let (blocks, rest) = bytes.as_chunks::<64>();
+        let (mut low, mut high) = ([0_u64; 8], [0_u64; 8]);
         for block in blocks {
-            let (words, _) = block.as_chunks::<4>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u64::from(u32::from_ne_bytes(*word));
+            let (words, _) = block.as_chunks::<8>();
+            for ((low, high), word) in low.iter_mut().zip(&mut high).zip(words) {
+                let word = u64::from_ne_bytes(*word);
+                *low += word & 0xffff_ffff;
+                *high += word >> 32;
             }
         }
+        let (words, rest) = rest.as_chunks::<8>();
         let (pairs, odd) = rest.as_chunks::<2>();
-        let mut tail: u64 = pairs.iter().map(|pair| u64::from(u16::from_ne_bytes(*pair))).sum();
+        let mut tail: u64 = words.iter().map(|word| fold32(u64::from_ne_bytes(*word))).sum();
+        tail += pairs.iter().map(|pair| u64::from(u16::from_ne_bytes(*pair))).sum::<u64>();
         if let [last] = odd {
             tail += u64::from(u16::from_ne_bytes([*last, 0]));
         }
-        // 64-bit lanes of frames are far from full, their sum is too; the fold keeps the total so.
-        Self(fold32(self.0) + fold32(lanes.iter().sum()) + tail)
+        // Lanes are far from full even for the longest packets, and so is their sum; folding keeps the total so.
+        Self(fold32(self.0) + fold32(low.iter().sum()) + fold32(high.iter().sum()) + tail)
     }
 
     /// Adds a 16-bit field.

@@ -51,8 +51,13 @@ impl UdpTemplate {
         let total = len + payload_bytes;
         let Some(frame) = frame.get_mut(..total).filter(|_| total - ip_at <= usize::from(u16::MAX)) else { return 0 };
         let Some((header, payload)) = frame.split_at_mut_checked(len) else { return 0 };
-        let Some(template) = self.bytes.get(..len) else { return 0 };
-        header.copy_from_slice(template);
+        // A copy of known length is a few moves, one of unknown length a call.
+        match len {
+            42 => self.copy::<42>(header),
+            62 => self.copy::<62>(header),
+            46 => self.copy::<46>(header),
+            _ => self.copy::<66>(header),
+        }
         let udp_bytes = (UDP_BYTES + payload_bytes) as u16;
         if self.ipv4 {
             let ip_bytes = (total - ip_at) as u16;
@@ -66,6 +71,14 @@ impl UdpTemplate {
         let checksum = self.udp_sum.word(udp_bytes).word(udp_bytes).bytes(payload).udp_checksum();
         put(header, len - 2, &checksum);
         total
+    }
+}
+
+impl UdpTemplate {
+    fn copy<const BYTES: usize>(&self, header: &mut [u8]) {
+        if let (Some(to), Some(from)) = (header.first_chunk_mut::<BYTES>(), self.bytes.first_chunk::<BYTES>()) {
+            *to = *from;
+        }
     }
 }
 
