@@ -1,0 +1,57 @@
+//! Shares of the port: RTP takes any frame, everybody else leaves the last few to it.
+
+use std::net::IpAddr;
+
+use crate::iface::{Asker, FrameOut, Interface, PathFailure};
+use crate::port::Port;
+use crate::tcp::{SegmentOut, SendOutcome};
+
+/// Protocol number of TCP.
+const TCP: u8 = 6;
+
+/// What is not RTP may use of a port.
+pub(super) struct Share<'a, P> {
+    pub(super) port: &'a mut P,
+    /// Frames that are left alone.
+    pub(super) reserve: usize,
+}
+
+impl<P: Port> FrameOut for Share<'_, P> {
+    fn frame(&mut self) -> Option<&mut [u8]> {
+        if self.port.queued().saturating_add(self.reserve) >= self.port.capacity() { None } else { self.port.frame() }
+    }
+
+    fn commit(&mut self, len: usize) {
+        self.port.commit(len);
+    }
+}
+
+/// The way of TCP segments out.
+pub(super) struct Segments<'a, P> {
+    pub(super) share: Share<'a, P>,
+    pub(super) iface: &'a mut Interface,
+    pub(super) now_ns: u64,
+    /// Segments that went out.
+    pub(super) sent: u64,
+}
+
+impl<P: Port> SegmentOut for Segments<'_, P> {
+    fn queued(&self) -> usize {
+        self.share.port.queued()
+    }
+
+    fn segment(&mut self, local: IpAddr, remote: IpAddr, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> SendOutcome {
+        let path = match self.iface.path(self.now_ns, remote, Asker::Foreign) {
+            Ok(path) => path,
+            Err(PathFailure::Unresolved) => return SendOutcome::Unresolved,
+            Err(PathFailure::NoRoute) => return SendOutcome::NoRoute,
+        };
+        let Some(frame) = self.share.frame() else { return SendOutcome::Full };
+        let written = self.iface.ip_frame(frame, &path, local, remote, TCP, len);
+        let Some((at, segment)) = written.and_then(|at| Some((at, frame.get_mut(at..at + len)?))) else { return SendOutcome::NoRoute };
+        fill(segment);
+        self.share.commit(at + len);
+        self.sent += 1;
+        SendOutcome::Sent
+    }
+}

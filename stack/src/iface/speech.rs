@@ -1,0 +1,169 @@
+//! The frames that an interface says of itself: ARP (RFC 826, RFC 5227), neighbour discovery (RFC 4861 4), listener reports (RFC 3810).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
+
+use super::address::{ALL_NODES, Step, solicited_node};
+use super::answers::Answer;
+use super::header::{
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOP_LIMIT_LINK, IPV6_BYTES, IpHeader, Link, PROTOCOL_ICMPV6, multicast_mac, pseudo_sum,
+    put,
+};
+use super::neighbour::{Mac, Solicit};
+
+const ARP_BYTES: usize = 28;
+const BROADCAST: Mac = [0xff; 6];
+/// Who hears listener reports (RFC 3810 5.2.14).
+const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// Where frames are written.
+pub trait FrameOut {
+    /// The next free transmit frame, or none.
+    fn frame(&mut self) -> Option<&mut [u8]>;
+    /// Queues it with `len` bytes.
+    fn commit(&mut self, len: usize);
+}
+
+/// Writes and counts frames.
+pub(crate) struct Speech {
+    pub(crate) link: Link,
+    pub(crate) tx_frames: u64,
+}
+
+impl Speech {
+    /// Writes one frame; false when none is free.
+    pub(crate) fn frame(&mut self, out: &mut dyn FrameOut, write: impl FnOnce(&mut [u8], Link) -> usize) -> bool {
+        let Some(frame) = out.frame() else { return false };
+        let len = write(frame, self.link);
+        out.commit(len);
+        self.tx_frames += 1;
+        true
+    }
+
+    /// An IP packet that is ready but for its link header.
+    pub(crate) fn packet(&mut self, out: &mut dyn FrameOut, to: Mac, packet: &[u8]) -> bool {
+        let is_ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
+        self.frame(out, |frame, link| {
+            let at = link.write(frame, to, if is_ipv4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 });
+            put(frame, at, packet);
+            at + packet.len()
+        })
+    }
+
+    /// An answer.
+    pub(crate) fn answer(&mut self, out: &mut dyn FrameOut, answer: Answer) -> bool {
+        match answer {
+            Answer::Arp { to: (mac, ip), own } => self.arp(out, mac, ArpOperation::Reply, own, (mac, ip)),
+            Answer::Advert { to: (mac, ip), own } => self.advert(out, mac, ip, own, true),
+            Answer::Announce(own) => self.announce(out, own),
+        }
+    }
+
+    /// A step of an own address.
+    pub(crate) fn step(&mut self, out: &mut dyn FrameOut, step: Step, link_local: Option<Ipv6Addr>) -> bool {
+        match step {
+            Step::Announce(own) => self.announce(out, own),
+            Step::Probe(own) => {
+                let group = solicited_node(own);
+                // RFC 4862 5.4.2: from nobody, without a link-layer address.
+                let mut body = [0; 24];
+                body[0] = 135;
+                body[8..].copy_from_slice(&own.octets());
+                self.icmpv6(out, multicast_mac(group), Ipv6Addr::UNSPECIFIED, group, &body)
+            }
+            Step::Report(group) => self.report(out, link_local.unwrap_or(Ipv6Addr::UNSPECIFIED), group),
+        }
+    }
+
+    /// Asks for a neighbour, in the name of one of our addresses.
+    pub(crate) fn solicit(&mut self, out: &mut dyn FrameOut, solicit: Solicit, own: IpAddr) -> bool {
+        match (solicit.target, own) {
+            (IpAddr::V4(target), IpAddr::V4(own)) => {
+                self.arp(out, solicit.at.unwrap_or(BROADCAST), ArpOperation::Request, own, (solicit.at.unwrap_or_default(), target))
+            }
+            (IpAddr::V6(target), IpAddr::V6(own)) => {
+                let group = solicited_node(target);
+                let (mac, to) = solicit.at.map_or((multicast_mac(group), group), |mac| (mac, target));
+                let mut body = [0; 32];
+                body[0] = 135;
+                body[8..24].copy_from_slice(&target.octets());
+                body[24..26].copy_from_slice(&[1, 1]);
+                body[26..].copy_from_slice(&self.link.mac);
+                self.icmpv6(out, mac, own, to, &body)
+            }
+            _ => true,
+        }
+    }
+
+    fn announce(&mut self, out: &mut dyn FrameOut, own: IpAddr) -> bool {
+        match own {
+            // RFC 5227 1.1: an ARP announcement is a request for one's own address.
+            IpAddr::V4(own) => self.arp(out, BROADCAST, ArpOperation::Request, own, ([0; 6], own)),
+            IpAddr::V6(own) => self.advert(out, multicast_mac(ALL_NODES), ALL_NODES, own, false),
+        }
+    }
+
+    fn arp(&mut self, out: &mut dyn FrameOut, to: Mac, operation: ArpOperation, own: Ipv4Addr, target: (Mac, Ipv4Addr)) -> bool {
+        self.frame(out, |frame, link| {
+            let at = link.write(frame, to, ETHERTYPE_ARP);
+            let repr = ArpRepr::EthernetIpv4 {
+                operation,
+                source_hardware_addr: EthernetAddress(link.mac),
+                source_protocol_addr: own,
+                target_hardware_addr: EthernetAddress(target.0),
+                target_protocol_addr: target.1,
+            };
+            let mut body = [0; ARP_BYTES];
+            repr.emit(&mut ArpPacket::new_unchecked(&mut body));
+            put(frame, at, &body);
+            at + ARP_BYTES
+        })
+    }
+
+    fn advert(&mut self, out: &mut dyn FrameOut, mac: Mac, to: Ipv6Addr, own: Ipv6Addr, solicited: bool) -> bool {
+        let mut body = [0; 32];
+        body[0] = 136;
+        body[4] = if solicited { 0x60 } else { 0x20 };
+        body[8..24].copy_from_slice(&own.octets());
+        body[24..26].copy_from_slice(&[2, 1]);
+        body[26..].copy_from_slice(&self.link.mac);
+        self.icmpv6(out, mac, own, to, &body)
+    }
+
+    fn icmpv6(&mut self, out: &mut dyn FrameOut, mac: Mac, source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> bool {
+        self.frame(out, |frame, link| {
+            let at = link.write(frame, mac, ETHERTYPE_IPV6);
+            let (source, destination) = (IpAddr::V6(source), IpAddr::V6(destination));
+            let header = IpHeader { source, destination, protocol: PROTOCOL_ICMPV6, hop_limit: HOP_LIMIT_LINK, payload_bytes: body.len() };
+            let at = at + header.write(frame.get_mut(at..).unwrap_or_default());
+            put(frame, at, body);
+            let checksum = pseudo_sum(source, destination, PROTOCOL_ICMPV6, body.len()).bytes(body).checksum();
+            put(frame, at + 2, &checksum);
+            at + body.len()
+        })
+    }
+
+    /// A report of version 2 with one record, behind a router alert (RFC 3810 5.2).
+    fn report(&mut self, out: &mut dyn FrameOut, source: Ipv6Addr, group: Ipv6Addr) -> bool {
+        const ALERT: [u8; 8] = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+        let mut body = [0; 28];
+        body[0] = 143;
+        body[7] = 1;
+        body[8] = 4;
+        body[12..].copy_from_slice(&group.octets());
+        self.frame(out, |frame, link| {
+            let at = link.write(frame, multicast_mac(MLD_ROUTERS), ETHERTYPE_IPV6);
+            let (source, destination) = (IpAddr::V6(source), IpAddr::V6(MLD_ROUTERS));
+            let header = IpHeader { source, destination, protocol: 0, hop_limit: 1, payload_bytes: ALERT.len() + body.len() };
+            header.write(frame.get_mut(at..).unwrap_or_default());
+            let at = at + IPV6_BYTES;
+            put(frame, at, &ALERT);
+            let at = at + ALERT.len();
+            put(frame, at, &body);
+            let checksum = pseudo_sum(source, destination, PROTOCOL_ICMPV6, body.len()).bytes(&body).checksum();
+            put(frame, at + 2, &checksum);
+            at + body.len()
+        })
+    }
+}
