@@ -1,0 +1,6 @@
+//! Ports on real interfaces, in network namespaces that each test makes and removes.
+
+mod af_xdp;
+mod endurance;
+mod frames;
+mod namespaces;
