@@ -17,6 +17,6 @@ pub mod af_xdp;
 pub mod netdev;
 pub mod steer;
 mod sys;
-//pub mod tap;
+pub mod tap;
 #[cfg(test)]
 mod testing;

@@ -78,10 +78,10 @@ fn next_datagram(port: &mut impl Port) -> (Vec<u8>, u16) {
 }
 
 /// Datagrams both ways between a port and the kernel at the other end.
-fn both_ways(pair: &Pair, port: &mut impl Port) {
-    let peer = pair.far.enter(|| UdpSocket::bind("10.77.0.3:4001").unwrap());
+pub fn both_ways(far: &Namespace, interface: &str, port: &mut impl Port) {
+    let peer = far.enter(|| UdpSocket::bind("10.77.0.3:4001").unwrap());
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let ends = Ends { source: (port.mac(), OUR_IP, PORT), destination: (mac_of(&pair.far, FAR), PEER_IP, 4001) };
+    let ends = Ends { source: (port.mac(), OUR_IP, PORT), destination: (mac_of(far, interface), PEER_IP, 4001) };
     for len in [1, 18, 1000, 1472] {
         let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
         send(port, |frame| udp(frame, ends, &payload));
@@ -107,7 +107,7 @@ fn datagrams_go_both_ways_in_native_mode() {
     let text = port.describe();
     assert!(text.contains("AF_XDP on near queue 0: native XDP, copy mode"), "{text}");
     assert!(opened.notes.iter().any(|note| note.contains("no zero-copy")), "{:?}", opened.notes);
-    both_ways(&pair, port);
+    both_ways(&pair.far, FAR, port);
     let counters = port.counters();
     assert_eq!((counters.rx_dropped, counters.tx_failed, counters.tx_full), (0, 0, 0));
     assert_eq!(counters.tx_frames, counters.tx_completed);
@@ -122,7 +122,7 @@ fn datagrams_go_both_ways_in_generic_mode() {
     let pair = Pair::new(1);
     let mut opened = open_near(&pair, &Options { mode: Mode::Generic, ..options() });
     assert!(opened.ports[0].describe().contains("generic XDP, copy mode"));
-    both_ways(&pair, &mut opened.ports[0]);
+    both_ways(&pair.far, FAR, &mut opened.ports[0]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn the_kernel_keeps_its_own_connections_on_the_same_interface() {
     let kernel_only = opened.steering.counters_of(0);
     assert!(kernel_only.to_kernel > 4 && kernel_only.to_us == 0, "{kernel_only:?}");
     // And at the same time what is ours is ours.
-    both_ways(&pair, &mut opened.ports[0]);
+    both_ways(&pair.far, FAR, &mut opened.ports[0]);
     // An address that is added while frames flow is ours from then on, and one that is taken away the kernel's again.
     let arrived = |opened: &mut Opened, to: &str| {
         let peer = pair.far.enter(|| UdpSocket::bind("10.77.0.3:0").unwrap());
@@ -258,7 +258,7 @@ fn a_closed_queue_can_be_opened_again_at_once_and_not_twice() {
     let second = pair.near.enter(|| open(&impatient)).map(drop).unwrap_err();
     assert!(matches!(second, AfXdpError::Steer(SteerError::Busy { .. })), "{second}");
     // The attempt has not disturbed the first.
-    both_ways(&pair, &mut first.ports[0]);
+    both_ways(&pair.far, FAR, &mut first.ports[0]);
     assert!(pair.near.ip("link show near").contains("xdp"));
     drop(first);
     until("detached program", || (!pair.near.ip("link show near").contains("xdp")).then_some(()));
@@ -301,7 +301,7 @@ fn a_killed_process_leaves_the_interface_to_the_kernel() {
     child.kill().unwrap();
     child.wait().unwrap();
     until("detached program", || (!pair.near.ip("link show near").contains("xdp")).then_some(()));
-    both_ways(&pair, &mut open_near(&pair, &options()).ports[0]);
+    both_ways(&pair.far, FAR, &mut open_near(&pair, &options()).ports[0]);
 }
 
 #[test]

@@ -4,3 +4,4 @@ mod af_xdp;
 mod endurance;
 mod frames;
 mod namespaces;
+mod tap;
