@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use dataplane::engine::net::{Aborter, Handover, OwnListener, OwnStream, Sockets};
+use dataplane::engine::net::{Aborter, Handover, OwnListener, OwnStream, SocketControl, TcpError, TcpOption};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +15,10 @@ use tokio::net::{TcpListener, TcpStream};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// The same on our own stack, where a connection that waits takes a place in the table of connections.
-const OWN_BACKLOG: usize = 256;
+const OWN_BACKLOG: u32 = 256;
+
+/// Pause between two tries to hand a connection over.
+const LEND_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The networks that this process serves on.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +28,8 @@ pub struct Net {
 
 #[derive(Debug)]
 struct OwnNet {
-    sockets: Sockets,
+    sockets: SocketControl,
     addresses: Vec<IpAddr>,
-    /// RTSP on an unspecified address means these, and not the operating system's.
-    first: bool,
 }
 
 impl Net {
@@ -38,8 +39,8 @@ impl Net {
     }
 
     /// Our own stack with these addresses, and the operating system's sockets for all others.
-    pub fn own(sockets: Sockets, addresses: Vec<IpAddr>) -> Self {
-        Self { own: Some(Arc::new(OwnNet { sockets, addresses, first: true })) }
+    pub fn own(sockets: SocketControl, addresses: Vec<IpAddr>) -> Self {
+        Self { own: Some(Arc::new(OwnNet { sockets, addresses })) }
     }
 
     /// Listens. An unspecified address is all of our own stack's if there is one.
@@ -48,9 +49,10 @@ impl Net {
     /// As binding and listening.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         if let Some(own) = &self.own
-            && (own.addresses.contains(&address.ip()) || own.first && address.ip().is_unspecified())
+            && (own.addresses.contains(&address.ip()) || address.ip().is_unspecified())
         {
-            return own.sockets.listen(address, OWN_BACKLOG).await.map(Listener::Own);
+            let listener = own.sockets.listen(address, OWN_BACKLOG).map_err(io_error)?;
+            return Ok(Listener::Own(listener, address));
         }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -74,8 +76,8 @@ impl Net {
 pub enum Listener {
     /// On the operating system's sockets.
     Kernel(TcpListener),
-    /// On our own stack.
-    Own(OwnListener),
+    /// On our own stack, and where.
+    Own(OwnListener, SocketAddr),
 }
 
 impl Listener {
@@ -86,18 +88,20 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(listener) => listener.local_addr(),
-            Self::Own(listener) => Ok(listener.local_addr()),
+            Self::Own(_, address) => Ok(*address),
         }
     }
 
     /// The next connection.
     ///
     /// # Errors
-    /// The operating system's: no file descriptors left.
+    /// No file descriptors left; the address of our own stack is in use.
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Kernel(listener) => listener.accept().await.map(|(stream, _)| Stream::Kernel(stream)),
-            Self::Own(listener) => Ok(Stream::Own(listener.accept().await)),
+            Self::Own(listener, _) => {
+                std::future::poll_fn(|context| listener.poll_accept(context)).await.map(Stream::Own).map_err(io_error)
+            }
         }
     }
 }
@@ -119,7 +123,7 @@ impl Stream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(stream) => stream.peer_addr(),
-            Self::Own(stream) => Ok(stream.peer_addr()),
+            Self::Own(stream) => stream.ends().map(|(_, peer)| peer).ok_or_else(|| io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -130,7 +134,7 @@ impl Stream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(stream) => stream.local_addr(),
-            Self::Own(stream) => Ok(stream.local_addr()),
+            Self::Own(stream) => stream.ends().map(|(local, _)| local).ok_or_else(|| io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -139,7 +143,7 @@ impl Stream {
         match self {
             // A connection that is gone shows it elsewhere.
             Self::Kernel(stream) => drop(stream.set_nodelay(true)),
-            Self::Own(stream) => stream.set_nodelay(),
+            Self::Own(stream) => stream.set_option(TcpOption::NoDelay(true)),
         }
     }
 
@@ -178,7 +182,7 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Kernel(stream) => stream.try_read(buffer),
-            Self::Own(stream) => stream.try_read(buffer),
+            Self::Own(stream) => now(|context| stream.poll_read(context, buffer)),
         }
     }
 
@@ -189,7 +193,7 @@ impl Stream {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Kernel(stream) => stream.try_write(bytes),
-            Self::Own(stream) => stream.try_write(bytes),
+            Self::Own(stream) => now(|context| stream.poll_write(context, bytes)),
         }
     }
 
@@ -214,10 +218,13 @@ impl Stream {
     pub async fn hand_over(&self) -> io::Result<Handover> {
         match self {
             Self::Kernel(stream) => stream.as_fd().try_clone_to_owned().map(Handover::Socket),
-            Self::Own(stream) => {
-                std::future::poll_fn(|context| stream.poll_flush(context)).await?;
-                Ok(Handover::Connection(stream.conn(), stream.aborter()))
-            }
+            Self::Own(stream) => loop {
+                if let Some(lent) = stream.lend() {
+                    return Ok(Handover::Connection(lent, stream.aborter()));
+                }
+                // The engine core is busy taking what was asked before.
+                tokio::time::sleep(LEND_PAUSE).await;
+            },
         }
     }
 
@@ -232,8 +239,8 @@ impl Stream {
                 }
             }
             Self::Own(stream) => {
-                let _ = stream.try_read(&mut [0; 1024]);
-                let _ = stream.try_write(word);
+                let _ = now(|context| stream.poll_read(context, &mut [0; 1024]));
+                let _ = now(|context| stream.poll_write(context, word));
             }
         }
     }
@@ -244,8 +251,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Own(stream) => {
-                ready!(stream.poll_readable(context));
-                let count = stream.try_read(buffer.initialize_unfilled())?;
+                let count = ready!(stream.poll_read(context, buffer.initialize_unfilled())).map_err(io_error)?;
                 buffer.advance(count);
                 Poll::Ready(Ok(()))
             }
@@ -257,19 +263,15 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Own(stream) => loop {
-                match stream.try_write(bytes) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_writable(context)),
-                    done => return Poll::Ready(done),
-                }
-            },
+            Self::Own(stream) => stream.poll_write(context, bytes).map_err(io_error),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_flush(context),
-            Self::Own(stream) => stream.poll_flush(context),
+            // What was written is on its way.
+            Self::Own(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -282,6 +284,29 @@ impl AsyncWrite for Stream {
             }
         }
     }
+}
+
+/// What a poll answers without waiting.
+fn now<R>(poll: impl FnOnce(&mut Context<'_>) -> Poll<Result<R, TcpError>>) -> io::Result<R> {
+    match poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done.map_err(io_error),
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// An error of our TCP in the terms of the standard library.
+fn io_error(error: TcpError) -> io::Error {
+    let kind = match error {
+        TcpError::Reset => io::ErrorKind::ConnectionReset,
+        TcpError::Refused => io::ErrorKind::ConnectionRefused,
+        TcpError::TimedOut => io::ErrorKind::TimedOut,
+        TcpError::Unreachable => io::ErrorKind::HostUnreachable,
+        TcpError::AddressInUse => io::ErrorKind::AddrInUse,
+        TcpError::BadAddress => io::ErrorKind::AddrNotAvailable,
+        TcpError::NoConnection | TcpError::NotConnected | TcpError::Closed => io::ErrorKind::NotConnected,
+        TcpError::TooMany => io::ErrorKind::QuotaExceeded,
+    };
+    io::Error::new(kind, error)
 }
 
 /// Ends a connection that was handed over: what follows would make no sense to the client. Its holder reads the end.

@@ -132,6 +132,12 @@ pub trait Host {
     /// A datagram for this flow comes soon: what the host keeps of it should be in the processor's cache by then.
     fn prefetch_flow(&self, _flow: FlowId) {}
 
+    /// How often it is worth asking for datagrams while there is other work, nanoseconds: 0 where asking costs nothing, more where it is
+    /// a system call.
+    fn receive_every_ns(&self) -> u64 {
+        500_000
+    }
+
     /// The next free transmit frame, to be filled and committed; `None` when the queue is full (flush) or the flow unknown.
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]>;
 

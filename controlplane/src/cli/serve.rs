@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::engine::own::{Driver, OwnNetConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -78,8 +79,10 @@ async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
         }
     }
     let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
+    let carrier = tokio::spawn(Arc::clone(&engine).carry_sockets());
     let outcome = appliance(Arc::clone(&engine), &engine.net(), plan, stop).await;
     poller.abort();
+    carrier.abort();
     if let Err(error) = tokio::task::spawn_blocking(move || engine.shut_down(ENGINE_STOP_MAX)).await {
         tracing::warn!("the engine did not stop cleanly: {error}");
     }
@@ -104,7 +107,19 @@ fn local_config(plan: &Plan) -> LocalConfig {
         chunk_bytes: bytes(config.chunk),
         read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
         stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+        own_net: own_net(config),
     }
+}
+
+/// What the engine is told of a stack of our own.
+fn own_net(config: &Config) -> Option<OwnNetConfig> {
+    let driver = match &config.net {
+        crate::config::Net::Kernel => return None,
+        crate::config::Net::AfXdp(interface) => Driver::AfXdp(interface.clone()),
+        crate::config::Net::Tap(name) => Driver::Tap(name.clone()),
+    };
+    let addresses = config.ip.0.iter().map(|own| (own.ip, own.prefix)).collect();
+    Some(OwnNetConfig { driver, addresses, gateways: config.gateway.0.clone() })
 }
 
 /// What the RTSP server is told of the configuration.

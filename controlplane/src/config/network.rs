@@ -169,8 +169,8 @@ pub(super) fn check(config: &Config) -> Result<(), Conflict> {
         return Err(Conflict::AnyPort);
     }
     let cores = config.engine_cores.count();
-    if matches!(net, Net::Tap(_)) && cores > 1 {
-        return Err(Conflict::TapCores(cores));
+    if cores > 1 {
+        return Err(Conflict::OwnStackCores(cores));
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dataplane::disks::MediaFile;
-use dataplane::engine::local::{LocalCore, LocalCoreConfig, start};
-use dataplane::engine::net::ByteStream;
+use dataplane::engine::local::{LocalCore, LocalCoreConfig, Told, start};
+use dataplane::engine::net::{ByteStream, SocketControl};
 use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
 use dataplane::gdsl::Outcome;
 use tokio::sync::oneshot;
@@ -62,11 +62,11 @@ impl Drop for Reservation {
 }
 
 impl Core {
-    pub(super) fn start(index: usize, config: LocalCoreConfig) -> Result<Self, String> {
+    pub(super) fn start(index: usize, config: LocalCoreConfig, told: Told) -> Result<(Self, Option<SocketControl>), String> {
         let sessions_max = config.sessions_max;
-        let handle = start(index, config)?;
+        let (handle, sockets) = start(index, config, told)?;
         let chunks_max = handle.facts().chunks.saturating_sub(CHUNK_SLACK);
-        Ok(Self {
+        let core = Self {
             index,
             next_reply: AtomicU64::new(1),
             waiting: Mutex::new(HashMap::new()),
@@ -75,7 +75,8 @@ impl Core {
             chunks_reserved: AtomicUsize::new(0),
             chunks_max,
             handle,
-        })
+        };
+        Ok((core, sockets))
     }
 
     pub(super) fn facts(&self) -> &CoreFacts {

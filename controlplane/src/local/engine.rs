@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dataplane::delivery::{StartPlan, TrackSpec};
 use dataplane::engine::local::LocalCoreConfig;
-use dataplane::engine::net::Handover;
+use dataplane::engine::net::{Handover, SocketControl};
+use dataplane::engine::own::OwnNetConfig;
 use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
 use dataplane::media::library::Library;
+
+use tokio::sync::Notify;
 
 use super::core::{Core, Notice};
 use super::session::{Inner, Life, Session};
@@ -52,6 +55,8 @@ pub struct LocalConfig {
     pub read_ahead_ns: u64,
     /// A TCP client that reads nothing for this long loses its session, nanoseconds.
     pub stall_ns: u64,
+    /// Our own stack in place of kernel sockets.
+    pub own_net: Option<OwnNetConfig>,
 }
 
 /// A client's connection whose sending side an engine core has.
@@ -84,6 +89,9 @@ pub struct LocalEngine {
     titles: Arc<Titles>,
     sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
     streams: Arc<Mutex<Streams>>,
+    /// Connections of the engine core's own stack, and what is rung when they have something to tell.
+    sockets: Option<SocketControl>,
+    sockets_bell: Arc<Notify>,
     next_id: AtomicU64,
     monitor: Monitor,
     config: LocalConfig,
@@ -103,7 +111,8 @@ impl LocalEngine {
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
         let streams: Arc<Mutex<Streams>> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
-        let mut cores = Vec::new();
+        let (mut cores, mut sockets) = (Vec::new(), None);
+        let sockets_bell: Arc<Notify> = Arc::default();
         for (index, &cpu) in config.cpus.iter().enumerate() {
             let step = u16::try_from(2 * index).unwrap_or(u16::MAX);
             let rtp_port = if config.rtp_port == 0 { 0 } else { config.rtp_port.saturating_add(step) };
@@ -115,8 +124,12 @@ impl LocalEngine {
                 memory_bytes: config.memory_bytes,
                 chunk_bytes: config.chunk_bytes,
                 probe: probe.clone(),
+                own_net: config.own_net.clone(),
             };
-            let core = Arc::new(Core::start(index, core_config)?);
+            let bell = Arc::clone(&sockets_bell);
+            let (core, core_sockets) = Core::start(index, core_config, Box::new(move || bell.notify_one()))?;
+            sockets = sockets.or(core_sockets);
+            let core = Arc::new(core);
             let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
             std::thread::Builder::new()
                 .name(format!("events-{index}"))
@@ -129,12 +142,29 @@ impl LocalEngine {
         }
         let cname = format!("tactus-{:08x}", rand::random::<u32>());
         let next_id = AtomicU64::new(1);
-        Ok(Arc::new(Self { cores, titles, sessions, streams, next_id, monitor: Monitor::default(), config, cname }))
+        let monitor = Monitor::default();
+        Ok(Arc::new(Self { cores, titles, sessions, streams, sockets, sockets_bell, next_id, monitor, config, cname }))
     }
 
     /// Where RTSP and the monitor can listen.
     pub fn net(&self) -> Net {
-        Net::kernel()
+        match (&self.sockets, &self.config.own_net) {
+            (Some(sockets), Some(own)) => Net::own(sockets.clone(), own.addresses.iter().map(|(ip, _)| *ip).collect()),
+            _ => Net::kernel(),
+        }
+    }
+
+    /// Carries what the engine core's own stack tells to those who wait for it, for as long as the engine exists.
+    pub async fn carry_sockets(self: Arc<Self>) {
+        let Some(sockets) = &self.sockets else { return };
+        loop {
+            sockets.pump();
+            if sockets.lie_down() {
+                self.sockets_bell.notified().await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     /// What the engine cores turned out to be.
@@ -392,7 +422,8 @@ impl Engine for LocalEngine {
 
     async fn engine_status(&self) -> EngineStatus {
         let cores = self.monitor.latest(&self.cores).await;
-        EngineStatus { cores, sessions_max: self.config.sessions_max, net: "kernel sockets".into() }
+        let net = self.cores.first().map(|core| core.facts().net.clone()).unwrap_or_default();
+        EngineStatus { cores, sessions_max: self.config.sessions_max, net }
     }
 
     async fn media(&self) -> Vec<MediaEntry> {

@@ -20,8 +20,6 @@ use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
 const COMMANDS_PER_TURN: usize = 32;
 /// Events that one command can bring: a reply, a plan or set-up handed back, and a box for each track.
 const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
-/// Datagrams are looked for this often while there is other work.
-const RECEIVE_EVERY_NS: u64 = 500_000;
 /// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
 pub(super) const START_PATIENCE_NS: u64 = 500_000_000;
 /// How often a session that starts is looked at.
@@ -130,7 +128,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let begin_ns = self.clock.now_ns();
         let mut worked = self.take_commands();
         if begin_ns >= self.next_receive_ns {
-            self.next_receive_ns = begin_ns + RECEIVE_EVERY_NS;
+            self.next_receive_ns = begin_ns + self.gdsl.host().receive_every_ns();
             worked |= self.receive(begin_ns);
         }
         worked |= self.start_sessions(begin_ns);

@@ -1,13 +1,16 @@
-//! Engine cores of this machine: kernel sockets, and the best way to read files that the machine allows.
+//! Engine cores of this machine: kernel sockets or our own stack, and the best way to read files that the machine allows.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hugepages::{Arena, ChunkPool};
 use pacing::TscClock;
 use stack::kernel::{KernelConfig, KernelHost};
 
 use super::core::CoreConfig;
-use super::net::{AnyHost, ByteStream};
+use super::eventfd::EventFd;
+use super::net::{AnyHost, ByteStream, SocketControl};
+use super::own::{self, OwnNetConfig};
 use super::thread::{CoreHandle, Parts, Poll, ThreadConfig, spawn};
 use crate::disks::{AnyDisk, MediaFile};
 
@@ -18,7 +21,7 @@ const TX_FRAMES: usize = 64;
 /// Resolution of the deadline wheel.
 const TICK_NS: u64 = 20_000;
 
-/// The handle of an engine core on kernel sockets.
+/// The handle of an engine core of this machine.
 pub type LocalCore = CoreHandle<ByteStream, MediaFile>;
 
 /// How an engine core is set up.
@@ -38,13 +41,26 @@ pub struct LocalCoreConfig {
     pub chunk_bytes: usize,
     /// A file on the file system that will be read, to find out how it can be read best.
     pub probe: Option<PathBuf>,
+    /// Our own stack in place of kernel sockets.
+    pub own_net: Option<OwnNetConfig>,
 }
 
-/// Starts engine core `index`.
+/// Called on an engine core when the control core should see to the sockets of the core's own stack.
+pub type Told = Box<dyn Fn() + Send + Sync>;
+
+/// Starts engine core `index`. With a stack of its own, the control core's half of its sockets comes with it.
 ///
 /// # Errors
 /// A sentence that says what could not be had.
-pub fn start(index: usize, config: LocalCoreConfig) -> Result<LocalCore, String> {
+pub fn start(index: usize, config: LocalCoreConfig, told: Told) -> Result<(LocalCore, Option<SocketControl>), String> {
+    let wake = Arc::new(EventFd::new().map_err(|e| format!("cannot make an eventfd: {e}"))?);
+    let (own, sockets) = match &config.own_net {
+        Some(own) => {
+            let (own, sockets) = own::open(own, config.rtp_port, config.sessions_max, TX_FRAMES, Arc::clone(&wake), told)?;
+            (Some(own), Some(sockets))
+        }
+        None => (None, None),
+    };
     // Two tracks a session on average; more tracks mean fewer sessions.
     let tracks_max = config.sessions_max.saturating_mul(2).max(8);
     let core = CoreConfig {
@@ -56,19 +72,27 @@ pub fn start(index: usize, config: LocalCoreConfig) -> Result<LocalCore, String>
     };
     let commands_max = 2 * config.sessions_max as usize + 256;
     let thread = ThreadConfig { cpu: config.cpu, poll: config.poll, core, commands_max };
-    spawn(index, thread, TscClock::new(), move || {
-        let kernel = KernelConfig {
-            port: config.rtp_port,
-            flows_max: 2 * tracks_max,
-            streams_max: config.sessions_max,
-            tx_frames: TX_FRAMES,
-            ..KernelConfig::default()
+    let kernel = KernelConfig {
+        port: config.rtp_port,
+        flows_max: 2 * tracks_max,
+        streams_max: config.sessions_max,
+        tx_frames: TX_FRAMES,
+        ..KernelConfig::default()
+    };
+    let core = spawn(index, thread, wake, TscClock::new(), move |clock| {
+        let (host, mut notes) = match own {
+            Some(mut own) => {
+                let notes = std::mem::take(&mut own.notes);
+                (AnyHost::Own(own.into_host(clock)), notes)
+            }
+            None => KernelHost::bind(kernel).map(|(host, notes)| (AnyHost::Kernel(host), notes)).map_err(|e| e.to_string())?,
         };
-        let (host, mut notes) = KernelHost::bind(kernel).map_err(|e| e.to_string())?;
         let arena = Arena::new(config.memory_bytes).map_err(|e| e.to_string())?;
         let pool = ChunkPool::new(arena, config.chunk_bytes);
         let (disk, note) = AnyDisk::open(&pool, DISK_DEPTH, config.probe.as_deref()).map_err(|e| e.to_string())?;
         notes.push(format!("media is read by {note}"));
-        Ok(Parts { host: AnyHost::Kernel(host), disk, pool, notes })
-    })
+        let net = host.describe();
+        Ok(Parts { host, disk, pool, net, notes })
+    })?;
+    Ok((core, sockets))
 }

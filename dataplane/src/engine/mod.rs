@@ -10,13 +10,15 @@
 //!
 //! Everything a session needs is built by the control core and handed over in boxes; when it is over the boxes go back to be freed there.
 
+mod any_port;
 pub mod command;
 mod control;
 pub mod core;
-mod eventfd;
+pub mod eventfd;
 mod inbound;
 pub mod local;
 pub mod net;
+pub mod own;
 mod session;
 pub mod thread;
 

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use stack::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Received, StreamError, StreamId};
+use stack::host_port::{StackHost, StackStream};
 use stack::kernel::KernelHost;
-pub use stack::sockets::{Aborter, Listener as OwnListener, Sockets, Stream as OwnStream};
-use stack::tcp::ConnId;
+pub use stack::sockets::{Aborter, Lent, Listener as OwnListener, SocketControl, Stream as OwnStream};
+pub use stack::tcp::{TcpError, TcpOption};
+
+pub use super::any_port::AnyPort;
 
 /// A connection whose sending side an engine core is to have, as the control core hands it over.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub enum Handover {
     /// A duplicate of an operating system's socket.
     Socket(OwnedFd),
     /// A connection of the core's own stack, and what ends it.
-    Connection(ConnId, Aborter),
+    Connection(Lent, Aborter),
 }
 
 /// The same, as the engine core takes it.
@@ -23,14 +26,14 @@ pub enum ByteStream {
     /// A duplicate of an operating system's socket.
     Socket(OwnedFd),
     /// A connection of the core's own stack.
-    Connection(ConnId),
+    Connection(Lent),
 }
 
 impl From<Handover> for ByteStream {
     fn from(handover: Handover) -> Self {
         match handover {
             Handover::Socket(socket) => Self::Socket(socket),
-            Handover::Connection(conn, _) => Self::Connection(conn),
+            Handover::Connection(lent, _) => Self::Connection(lent),
         }
     }
 }
@@ -40,6 +43,18 @@ impl From<Handover> for ByteStream {
 pub enum AnyHost {
     /// Kernel sockets.
     Kernel(KernelHost),
+    /// Our own stack.
+    Own(Box<StackHost<AnyPort>>),
+}
+
+impl AnyHost {
+    /// What it is, in words for the start-up message and the JSON.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Kernel(_) => "kernel sockets".to_owned(),
+            Self::Own(host) => format!("own stack on {}", host.port().describe()),
+        }
+    }
 }
 
 /// Calls the same method of whichever host it is.
@@ -47,6 +62,7 @@ macro_rules! either {
     ($self:expr, $host:ident => $call:expr) => {
         match $self {
             AnyHost::Kernel($host) => $call,
+            AnyHost::Own($host) => $call,
         }
     };
 }
@@ -78,6 +94,10 @@ impl Host for AnyHost {
         either!(self, host => host.prefetch_flow(flow));
     }
 
+    fn receive_every_ns(&self) -> u64 {
+        either!(self, host => host.receive_every_ns())
+    }
+
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]> {
         either!(self, host => host.datagram(flow))
     }
@@ -101,7 +121,8 @@ impl Host for AnyHost {
     fn attach_stream(&mut self, stream: ByteStream) -> Result<StreamId, HostError> {
         match (self, stream) {
             (Self::Kernel(host), ByteStream::Socket(socket)) => host.attach_stream(socket),
-            (Self::Kernel(_), ByteStream::Connection(_)) => Err(HostError::Unknown),
+            (Self::Own(host), ByteStream::Connection(lent)) => host.attach_stream(StackStream::Lent(lent)),
+            (Self::Kernel(_), ByteStream::Connection(_)) | (Self::Own(_), ByteStream::Socket(_)) => Err(HostError::Unknown),
         }
     }
 

@@ -50,6 +50,8 @@ pub struct CoreFacts {
     pub cpu: Option<usize>,
     /// Its RTP and RTCP ports.
     pub ports: (u16, u16),
+    /// How it reaches the network.
+    pub net: String,
     /// How it reads files.
     pub disk: String,
     /// What pages its buffers lie on.
@@ -70,6 +72,8 @@ pub struct Parts<H, D> {
     pub disk: D,
     /// The buffers.
     pub pool: ChunkPool,
+    /// What the network is, in words.
+    pub net: String,
     /// Things that an operator should know.
     pub notes: Vec<String>,
 }
@@ -121,27 +125,32 @@ impl<S, F> CoreHandle<S, F> {
     }
 }
 
-/// Starts an engine core. `make` runs on the new thread.
+/// Starts an engine core that `wake` wakes. `make` runs on the new thread.
 ///
 /// # Errors
 /// What `make` answers, or that the thread could not be started.
-pub fn spawn<H, D, C, M>(index: usize, config: ThreadConfig, clock: C, make: M) -> Result<CoreHandle<H::Stream, D::File>, String>
+pub fn spawn<H, D, C, M>(
+    index: usize,
+    config: ThreadConfig,
+    wake: Arc<EventFd>,
+    clock: C,
+    make: M,
+) -> Result<CoreHandle<H::Stream, D::File>, String>
 where
     H: Host + 'static,
     D: Disk + 'static,
     C: Clock + Send + 'static,
-    M: FnOnce() -> Result<Parts<H, D>, String> + Send + 'static,
+    M: FnOnce(&C) -> Result<Parts<H, D>, String> + Send + 'static,
 {
     let (commands, commands_rx) = bounded(config.commands_max.max(64));
     // Every command brings at most a reply and a box back, every session at most one end, and every track one box.
     let events_max = 4 * config.commands_max + config.core.sessions_max as usize + config.core.tracks_max as usize + 64;
     let (events_tx, events) = bounded(events_max);
-    let wake = Arc::new(EventFd::new().map_err(|e| format!("cannot make an eventfd: {e}"))?);
     let asleep = Arc::new(AtomicBool::new(false));
     let (facts_tx, facts_rx) = bounded(1);
     let (core_wake, core_asleep) = (Arc::clone(&wake), Arc::clone(&asleep));
     let body = move || {
-        let parts = match make() {
+        let parts = match make(&clock) {
             Ok(parts) => parts,
             Err(why) => {
                 let _ = facts_tx.send(Err(why));
@@ -173,6 +182,7 @@ fn facts_of<H: Host, D: Disk>(parts: &Parts<H, D>, cpu: Option<usize>, wanted: O
     CoreFacts {
         cpu,
         ports: (port(0), port(1)),
+        net: parts.net.clone(),
         disk: parts.disk.describe().to_owned(),
         memory: parts.pool.backing().to_string(),
         chunks: parts.pool.capacity(),

@@ -355,6 +355,10 @@ impl<P: Port> Host for StackHost<P> {
         self.flows.remove(flow.0);
     }
 
+    fn receive_every_ns(&self) -> u64 {
+        0
+    }
+
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]> {
         self.open = Open::Nothing;
         let entry = self.flows.get(flow.0)?;

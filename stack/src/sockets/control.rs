@@ -58,11 +58,32 @@ struct Handle {
     id: SocketId,
 }
 
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(&self.id).finish()
+    }
+}
+
+impl std::fmt::Debug for SocketControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SocketControl").finish_non_exhaustive()
+    }
+}
+
 /// Waits for connections.
+#[derive(Debug)]
 pub struct Listener(Handle);
 
 /// A connection.
+#[derive(Debug)]
 pub struct Stream(Handle);
+
+/// Ends a connection that another part of the program holds. Holds nothing itself.
+#[derive(Clone)]
+pub struct Aborter {
+    shared: Arc<Shared>,
+    id: SocketId,
+}
 
 /// A connection's sending side, for a user on the engine core. Whoever has one keeps the connection open.
 pub struct Lent {
@@ -212,6 +233,31 @@ impl Stream {
         })
     }
 
+    /// Ready when [`Stream::poll_read`] would be. Only the last waker that was left is woken.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        let ready = self.0.with_socket(|socket| {
+            if !socket.received.is_empty() || socket.ended || socket.error.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            socket.readers = Some(context.waker().clone());
+            Poll::Pending
+        });
+        ready.map(|_| ())
+    }
+
+    /// Ready when [`Stream::poll_write`] would take something.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
+        let chunks = self.0.shared.lock().config.chunks;
+        let ready = self.0.with_socket(|socket| {
+            if socket.sending < chunks || socket.shut || socket.error.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            socket.writers = Some(context.waker().clone());
+            Poll::Pending
+        });
+        ready.map(|_| ())
+    }
+
     /// Takes as much as there are chunks for.
     ///
     /// # Errors
@@ -257,11 +303,29 @@ impl Stream {
         shared.with(|inner| inner.request(Request::SetOption { socket: *id, option }));
     }
 
+    /// What ends this connection whoever holds it.
+    pub fn aborter(&self) -> Aborter {
+        Aborter { shared: Arc::clone(&self.0.shared), id: self.0.id }
+    }
+
     /// Lends the connection to a user on the engine core, who writes to it directly. `None`: the ring is full, try again.
     pub fn lend(&self) -> Option<Lent> {
         let Handle { shared, id } = &self.0;
         let lent = shared.with(|inner| inner.overflow.is_empty() && inner.requests.try_send(Request::Lend { socket: *id }).is_ok());
         lent.then(|| Lent { shared: Some(Arc::clone(shared)), id: *id })
+    }
+}
+
+impl std::fmt::Debug for Aborter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Aborter").field(&self.id).finish()
+    }
+}
+
+impl Aborter {
+    /// Resets the connection; whoever reads it learns that it failed. Without effect when it is gone.
+    pub fn abort(&self) {
+        self.shared.with(|inner| inner.request(Request::Abort { socket: self.id }));
     }
 }
 

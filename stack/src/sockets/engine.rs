@@ -183,6 +183,12 @@ impl SocketEngine {
                 }
             }
             Request::Return { socket } => self.give_back(socket),
+            Request::Abort { socket } => {
+                if let Some(conn) = self.table.get(socket).and_then(Socket::conn) {
+                    tcp.abort(conn);
+                    self.fail(tcp, socket, TcpError::Closed);
+                }
+            }
             Request::Close { socket } => self.close(tcp, socket),
         }
     }

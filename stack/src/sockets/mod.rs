@@ -22,7 +22,7 @@ mod engine;
 mod table;
 
 pub use bell::Bell;
-pub use control::{Lent, Listener, SocketControl, Stream};
+pub use control::{Aborter, Lent, Listener, SocketControl, Stream};
 pub use engine::SocketEngine;
 
 use std::net::SocketAddr;
@@ -135,6 +135,11 @@ pub enum Request {
     },
     /// Ends [`Request::Lend`].
     Return {
+        /// The connection.
+        socket: SocketId,
+    },
+    /// Reset the connection, whoever uses it. Answered by [`Event::Failed`].
+    Abort {
         /// The connection.
         socket: SocketId,
     },
