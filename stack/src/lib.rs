@@ -4,6 +4,7 @@
 //! - [`kernel`]: that seam on kernel sockets, the unprivileged default and the honest baseline.
 //! - [`sim`]: that seam in simulated time, for tests.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
+//! - [`wire`]: the link emulator (rate, delay, loss and so on), and that seam in simulated time over two of these.
 //!
 //! Nothing here knows media or RTSP.
 
@@ -17,3 +18,4 @@ mod ring;
 pub mod sim;
 mod slots;
 mod streams;
+pub mod wire;
