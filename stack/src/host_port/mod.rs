@@ -512,3 +512,6 @@ impl<P: Port> StackHost<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
