@@ -8,6 +8,7 @@
 //! - [`sockets`]: TCP connections of an engine core, used from the control core.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
 //! - [`tcp`]: TCP with IFQ limiting, all connections of one engine core as a state machine without I/O.
+//! - [`wire`]: the link emulator (rate, delay, loss and so on), and that seam in simulated time over two of these.
 //!
 //! Nothing here knows media or RTSP.
 
@@ -25,3 +26,4 @@ mod slots;
 pub mod sockets;
 mod streams;
 pub mod tcp;
+pub mod wire;

@@ -1,19 +1,21 @@
-//! What every host must do, tried on kernel sockets over loopback and on the simulated host.
+//! What every host must do, tried on kernel sockets over loopback, on our own stack over simulated ports, and on the simulated host.
 
 mod rigs;
 
 use std::net::SocketAddr;
 
-use rigs::{Family, KernelRig, Rig, SimRig, Sizes};
+use rigs::{Family, KernelRig, Rig, SimRig, Sizes, StackRig};
 use stack::host::{FlowId, FlowSpec, Flushed, Host, HostError, StreamError};
 
 const MS: u64 = 1_000_000;
 
-/// Runs a body on both hosts, over IPv4 and over IPv6.
+/// Runs a body on all hosts, over IPv4 and over IPv6.
 macro_rules! on_every_host {
     ($($name:ident),* $(,)?) => {
         mod kernel_ipv4 { $(#[test] fn $name() { super::$name::<super::KernelRig>(super::Family::V4); })* }
         mod kernel_ipv6 { $(#[test] fn $name() { if super::rigs::has_ipv6() { super::$name::<super::KernelRig>(super::Family::V6); } })* }
+        mod stack_ipv4 { $(#[test] fn $name() { super::$name::<super::StackRig>(super::Family::V4); })* }
+        mod stack_ipv6 { $(#[test] fn $name() { super::$name::<super::StackRig>(super::Family::V6); })* }
         mod sim_ipv4 { $(#[test] fn $name() { super::$name::<super::SimRig>(super::Family::V4); })* }
         mod sim_ipv6 { $(#[test] fn $name() { super::$name::<super::SimRig>(super::Family::V6); })* }
     };

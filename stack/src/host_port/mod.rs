@@ -516,3 +516,6 @@ impl<P: Port> StackHost<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ struct Inner {
     /// Requests that found the ring full. No more than a few for each socket.
     overflow: VecDeque<Request>,
     sockets: Slots<Socket>,
+    listeners: Vec<SocketId>,
     config: SocketConfig,
 }
 
@@ -119,7 +120,8 @@ impl SocketControl {
         events: Receiver<Event>,
         (engine_bell, own_bell): (Arc<Bell>, Arc<Bell>),
     ) -> Self {
-        let inner = Inner { requests, events, overflow: VecDeque::new(), sockets: Slots::new(config.sockets_max), config };
+        let inner =
+            Inner { requests, events, overflow: VecDeque::new(), sockets: Slots::new(config.sockets_max), listeners: Vec::new(), config };
         Self(Arc::new(Shared { inner: Mutex::new(inner), own_bell, engine_bell }))
     }
 
@@ -139,6 +141,11 @@ impl SocketControl {
         inner.events.is_empty() && inner.overflow.is_empty()
     }
 
+    /// Names in use: listeners, connections, and those named in advance.
+    pub fn in_use(&self) -> u32 {
+        self.0.lock().sockets.len()
+    }
+
     /// Begins to listen; [`Listener::poll_accept`] tells if that failed.
     ///
     /// # Errors
@@ -146,6 +153,7 @@ impl SocketControl {
     pub fn listen(&self, local: SocketAddr, backlog: u32) -> Result<Listener, TcpError> {
         let id = self.0.with(|inner| {
             let id = inner.add(Socket::default())?;
+            inner.listeners.push(id);
             inner.request(Request::Listen { socket: id, local, backlog });
             inner.name_ahead(id);
             Ok(id)
@@ -176,10 +184,12 @@ impl Listener {
     pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<Result<Stream, TcpError>> {
         let Handle { shared, id } = &self.0;
         let accepted = shared.with(|inner| {
-            inner.name_ahead(*id);
             let Some(socket) = inner.sockets.get_mut(id.0) else { return Poll::Ready(Err(TcpError::NoConnection)) };
             match (socket.arrived.pop_front(), socket.error) {
-                (Some(name), _) => Poll::Ready(Ok(name)),
+                (Some(name), _) => {
+                    inner.name_ahead(*id);
+                    Poll::Ready(Ok(name))
+                }
                 (None, Some(error)) => Poll::Ready(Err(error)),
                 (None, None) => {
                     socket.readers = Some(context.waker().clone());
@@ -417,6 +427,12 @@ impl Inner {
             Event::Failed { socket, error } => self.failed(socket, error, woken),
             Event::Closed { socket } => {
                 self.sockets.remove(socket.0);
+                // A name is free: perhaps a listener was short of names.
+                for at in 0..self.listeners.len() {
+                    if let Some(&listener) = self.listeners.get(at) {
+                        self.name_ahead(listener);
+                    }
+                }
             }
         }
     }
@@ -489,6 +505,7 @@ impl Inner {
         let Some(socket) = self.sockets.get_mut(id.0) else { return };
         let others: Vec<SocketId> = socket.names.drain(..).chain(socket.arrived.drain(..)).collect();
         *socket = Socket::default();
+        self.listeners.retain(|listener| *listener != id);
         self.request(Request::Close { socket: id });
         for other in others {
             self.close(other);

@@ -110,6 +110,12 @@ impl SocketEngine {
         }
     }
 
+    /// Sockets to look after, and blocked ones.
+    #[cfg(test)]
+    pub(super) fn lists(&self) -> (usize, usize) {
+        (self.list.len(), self.blocked.len())
+    }
+
     fn has_room(&self) -> bool {
         let capacity = self.events.capacity().unwrap_or(usize::MAX);
         capacity - self.events.len().min(capacity) >= EVENTS_PER_STEP

@@ -364,3 +364,18 @@ pub struct TcpCounters {
     /// Connections dropped from TIME-WAIT before their time, for want of room.
     pub time_wait_dropped: u64,
 }
+
+/// Memory of one core's TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of a connection at rest: its place, and its share of the table, the rings and the wheel.
+    pub per_connection_bytes: usize,
+    /// Bytes of the pool for payload.
+    pub payload_bytes: usize,
+    /// Bytes of it that are free.
+    pub payload_free_bytes: usize,
+    /// Bytes for segments in flight.
+    pub segments_bytes: usize,
+    /// Connections in all states, those that are over and not given back included.
+    pub connections: usize,
+}

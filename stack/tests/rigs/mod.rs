@@ -2,15 +2,19 @@
 //!
 //! On the kernel the peers are sockets on loopback and time is the machine's; a wait that takes longer than [`PATIENCE`] fails the test.
 
+mod stack;
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use stack::host::{Host, Received};
-use stack::kernel::{KernelConfig, KernelHost};
-use stack::sim::{SimConfig, SimHost, SimPeer, SimStream, stream_pair};
+use ::stack::host::{Host, Received};
+use ::stack::kernel::{KernelConfig, KernelHost};
+use ::stack::sim::{SimConfig, SimHost, SimPeer, SimStream, stream_pair};
+
+pub use self::stack::StackRig;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
