@@ -29,6 +29,7 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         chunk_bytes: 64 << 10,
         read_ahead_ns: 1_000_000_000,
         stall_ns: 10_000_000_000,
+        own_net: None,
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)
