@@ -6,6 +6,7 @@ pub mod fuzz;
 pub mod lateness;
 pub mod load;
 pub mod noise;
+pub mod own_stack;
 pub mod peers;
 pub mod player;
 pub mod procstat;

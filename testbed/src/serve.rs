@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::player;
+use crate::{own_stack, player};
 
 /// How long a server may take to become ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,12 +74,15 @@ fn build() -> io::Result<PathBuf> {
 }
 
 impl Server {
-    /// Starts `tactus serve` on ephemeral ports for the titles in `media`, with further arguments (which
+    /// Starts `tactus serve`, on its own stack if the environment says so (see [`own_stack`]), else on ephemeral ports for the titles in `media`, with further arguments (which
     /// replace these).
     ///
     /// # Errors
     /// When it does not become ready; its standard error is in the message.
     pub fn start(media: &Path, arguments: &[&str]) -> io::Result<Self> {
+        if let Some(over) = own_stack::wanted()? {
+            return Self::follow(own_stack::start(over, &binary()?, media, arguments)?);
+        }
         let mut command = Command::new(binary()?);
         command.arg("serve").arg("--media").arg(media);
         for (option, value) in [("--rtsp", "127.0.0.1:0"), ("--http", "127.0.0.1:0"), ("--rtp-port", "0"), ("--index-cache", "off")] {
@@ -96,7 +99,11 @@ impl Server {
     /// # Errors
     /// When it does not become ready.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        Self::follow(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Waits for the ready line.
+    fn follow(mut child: Child) -> io::Result<Self> {
         let stderr = player::collect(child.stderr.take());
         let (send, lines) = mpsc::channel();
         let pipe = child.stdout.take();

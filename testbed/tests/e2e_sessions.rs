@@ -359,7 +359,7 @@ fn signs_of_life(server: &Server, title: &Title) -> Outcome {
             match n {
                 0 => rtcp_types.extend(arrivals.iter().flat_map(Arrival::rtcp_types)),
                 1 => ok(&client.request("GET_PARAMETER", url, &[]).map_err(text)?, "GET_PARAMETER")?,
-                _ => receiver_report(client)?,
+                _ => receiver_report(server, client)?,
             }
         }
     }
@@ -374,13 +374,13 @@ fn signs_of_life(server: &Server, title: &Title) -> Outcome {
 }
 
 /// Sends an empty receiver report to the server's RTCP port.
-fn receiver_report(client: &RtspClient) -> Result<(), String> {
+fn receiver_report(server: &Server, client: &RtspClient) -> Result<(), String> {
     let track = client.tracks.first().ok_or("no track")?;
     let (_, rtcp) = track.sockets.as_ref().ok_or("not UDP")?;
     let ports = track.transport.split(';').find_map(|f| f.trim().strip_prefix("server_port=")).ok_or("no server_port")?;
     let port: u16 = ports.split('-').nth(1).and_then(|p| p.parse().ok()).ok_or("server_port is no pair")?;
     let report = [0x80, 201, 0, 1, 0, 0, 0, 77, 0x81, 202, 0, 3, 0, 0, 0, 77, 1, 4, b't', b'e', b's', b't', 0, 0];
-    rtcp.send_to(&report, ("127.0.0.1", port)).map_err(text)?;
+    rtcp.send_to(&report, (server.rtsp.ip(), port)).map_err(text)?;
     Ok(())
 }
 
