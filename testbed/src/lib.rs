@@ -9,5 +9,6 @@ pub mod noise;
 pub mod peers;
 pub mod player;
 pub mod procstat;
+pub mod send;
 pub mod serve;
 pub mod sim;
