@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod clip;
+pub mod disk;
 pub mod fuzz;
 pub mod lateness;
 pub mod load;

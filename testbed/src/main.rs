@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, clip, load, noise, send};
+use testbed::{bench, clip, disk, load, noise, send};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -20,6 +20,7 @@ Examples:
   testbed load --url 'rtsp://127.0.0.1:8554/{n}.mp4' --titles 50 --clients 500 --require 'late_p99_ms<5,loss=0'
   testbed clip out/titles --rate 1.4M --seconds 60 --count 50
   testbed send --listen 127.0.0.1:8600 --lose 1/1000 --late 5ms/100
+  testbed disk up slow --size 4G --rate 100M
   testbed probe-noise --cpu 1 --seconds 5
   testbed bench --streams 1,100,500 --seconds 10"
 )]
@@ -48,6 +49,8 @@ enum Command {
     Clip(clip::Args),
     /// Serve streams of known pacing, with known faults: what `testbed load` must then find
     Send(send::Options),
+    /// Disks that are slow on purpose (needs root)
+    Disk(disk::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
     Bench(bench::Args),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => run_load(&arguments),
         Command::Clip(arguments) => clip::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Send(arguments) => send::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Disk(arguments) => disk::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),
     };

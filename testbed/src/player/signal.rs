@@ -11,6 +11,14 @@ pub fn terminate(child: &mut Child) {
     }
 }
 
+/// Sends a signal to a process that is not our child. The caller makes sure that the number is still that of the process meant.
+pub fn send(pid: u32, signal: libc::c_int) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // SAFETY: plain system call, no memory involved.
+        unsafe { libc::kill(pid, signal) };
+    }
+}
+
 /// Set by SIGTERM and SIGINT once [`stop_flag`] was called.
 static STOP: AtomicBool = AtomicBool::new(false);
 
