@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, clip, disk, load, noise, send};
+use testbed::{bench, burn, clip, disk, figures, load, noise, send};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -21,6 +21,7 @@ Examples:
   testbed clip out/titles --rate 1.4M --seconds 60 --count 50
   testbed send --listen 127.0.0.1:8600 --lose 1/1000 --late 5ms/100
   testbed disk up slow --size 4G --rate 100M
+  testbed figures --quick
   testbed probe-noise --cpu 1 --seconds 5
   testbed bench --streams 1,100,500 --seconds 10"
 )]
@@ -51,6 +52,10 @@ enum Command {
     Send(send::Options),
     /// Disks that are slow on purpose (needs root)
     Disk(disk::Args),
+    /// Run experiments and write a report with plots (what `make figures` runs)
+    Figures(figures::Args),
+    /// Use a share of every core until ended
+    Burn(burn::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
     Bench(bench::Args),
 }
@@ -83,6 +88,8 @@ fn main() -> ExitCode {
         Command::Clip(arguments) => clip::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Send(arguments) => send::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Disk(arguments) => disk::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Figures(arguments) => figures::run(&arguments).map_err(|e| e.to_string()),
+        Command::Burn(arguments) => burn::run(arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),
     };

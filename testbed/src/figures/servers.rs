@@ -1,0 +1,112 @@
+//! What the experiments that compare servers share: one measurement of one server, and lines for all of them.
+
+use super::experiment::{Context, Data, Row};
+use super::plot::{Line, Mark, Stroke};
+use super::scale::number;
+use super::{Args, FiguresError};
+use crate::bench::{BenchError, CellSpec, measure};
+use crate::peers::Peer;
+
+/// Clients that begin per second.
+const RAMP: f64 = 200.0;
+
+/// What a server is called in figures.
+pub fn display_name(peer: &str) -> &str {
+    match peer {
+        "tactus" => "tactus, kernel sockets",
+        "gst-rtsp-server" => "GStreamer RTSP server",
+        "send" => "testbed send",
+        other => other,
+    }
+}
+
+/// The settings that every comparison of servers has.
+pub fn settings(args: &Args) -> std::collections::BTreeMap<String, f64> {
+    [("seconds", args.seconds()), ("rate_bps", args.rate as f64), ("ramp_per_s", RAMP)].map(|(k, v)| (k.to_owned(), v)).into()
+}
+
+/// Loads `peer` with `streams`: one row at `x`. A server that fails is a result.
+///
+/// # Errors
+/// The load generator or its titles fail.
+pub fn row(context: &Context<'_>, peer: &Peer, streams: usize, x: f64) -> Result<Row, FiguresError> {
+    let (media, logs) = (context.media()?, context.logs()?);
+    let seconds = context.args.seconds();
+    let spec = CellSpec { streams, round: 1, seconds, ramp: RAMP, limit: streams + 16, kind: "figure" };
+    let series = peer.name.clone();
+    match measure(peer, &media, &logs, spec) {
+        Ok(cell) => {
+            let mut values: std::collections::BTreeMap<String, f64> = cell.metrics.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+            values.insert("streams".to_owned(), streams as f64);
+            Ok(Row { series, x, values, trouble: cell.trouble })
+        }
+        Err(BenchError::Peer(error)) => Ok(Row { series, x, values: Default::default(), trouble: Some(error.to_string()) }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A row for a place that is not measured, since the server had failed before it.
+pub fn not_asked(peer: &Peer, x: f64, why: &str) -> Row {
+    Row { series: peer.name.clone(), x, values: Default::default(), trouble: Some(why.to_owned()) }
+}
+
+/// One line for each server.
+pub fn lines(data: &Data, value: &str) -> Vec<Line> {
+    let series = data.series().into_iter().enumerate();
+    series
+        .map(|(hue, name)| Line { label: display_name(name).to_owned(), points: data.points(name, value), hue, stroke: Stroke::Solid })
+        .collect()
+}
+
+/// Mean, 99th percentile and maximum of the lateness, three lines for each server.
+pub fn lateness_lines(data: &Data) -> Vec<Line> {
+    let measures =
+        [("mean", "late_mean_ms", Stroke::Solid), ("p99", "late_p99_ms", Stroke::Dashed), ("max", "late_max_ms", Stroke::Dotted)];
+    let series = data.series().into_iter().enumerate();
+    series
+        .flat_map(|(hue, name)| {
+            measures.map(|(label, value, stroke)| Line {
+                label: format!("{}: {label}", display_name(name)),
+                points: data.points(name, value),
+                hue,
+                stroke,
+            })
+        })
+        .collect()
+}
+
+/// A mark wherever something went wrong and there is a point to put it at.
+pub fn marks(data: &Data, value: &str) -> Vec<Mark> {
+    let names = data.series();
+    let rows = data.rows.iter().filter_map(|row| Some((row, row.trouble.as_ref()?, row.value(value)?)));
+    rows.map(|(row, trouble, y)| Mark {
+        at: (row.x, y),
+        label: if trouble.contains("hung") { "hung".to_owned() } else { "trouble".to_owned() },
+        detail: trouble.clone(),
+        hue: names.iter().position(|name| *name == row.series).unwrap_or(0),
+    })
+    .collect()
+}
+
+/// What went wrong, in sentences.
+pub fn troubles(data: &Data, unit: &str) -> String {
+    let rows = data.rows.iter().filter_map(|row| Some((row, row.trouble.as_ref()?)));
+    let told: Vec<String> = rows.map(|(row, why)| format!("{} at {} {unit}: {why}.", display_name(&row.series), number(row.x))).collect();
+    told.join(" ")
+}
+
+/// How lateness is measured, in a sentence.
+pub const LATENESS: &str = "Lateness is judged at the receiver, from kernel receive timestamps against each stream's own RTP time line; \
+    servers that pace are judged packet by packet against the evenly spread frame, servers that send a frame at once against its RTP timestamp.";
+
+/// What the machine itself added, in a sentence.
+pub fn noise(data: &Data) -> String {
+    let probes = data.rows.iter().filter(|row| row.value("noise_max_ms").is_some()).count();
+    match data.most("noise_max_ms") {
+        Some(most) => format!(
+            "In the second before each of the {probes} measurements a spinning thread on the same machine was kept waiting for up to {} ms.",
+            number(most)
+        ),
+        None => String::new(),
+    }
+}
