@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, burn, clip, disk, figures, load, noise, send};
+use testbed::{bench, burn, clip, disk, figures, load, noise, peers, send};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -54,6 +54,12 @@ enum Command {
     Disk(disk::Args),
     /// Run experiments and write a report with plots (what `make figures` runs)
     Figures(figures::Args),
+    /// Name the servers of the table of peers, and what they need
+    Peers {
+        /// Folder of the table
+        #[arg(long, hide_default_value = true, default_value_os_t = peers::default_folder())]
+        folder: PathBuf,
+    },
     /// Use a share of every core until ended
     Burn(burn::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Disk(arguments) => disk::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Figures(arguments) => figures::run(&arguments).map_err(|e| e.to_string()),
+        Command::Peers { folder } => peers::table(&folder).map(|table| print!("{table}")).map(|()| true).map_err(|e| e.to_string()),
         Command::Burn(arguments) => burn::run(arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),

@@ -162,16 +162,14 @@ impl Plot {
         svg
     }
 
-    /// The legend and where the plot begins under it.
+    /// The legend, in columns, and where the plot begins under it.
     fn legend(&self) -> (String, f64) {
         let mut text = String::new();
-        let (mut x, mut row) = (LEFT, 0.0);
-        for line in &self.lines {
-            let width = SAMPLE + 8.0 + line.label.chars().count() as f64 * CHARACTER + 20.0;
-            if x > LEFT && x + width > WIDTH - RIGHT {
-                (x, row) = (LEFT, row + 1.0);
-            }
-            let y = 12.0 + row * LEGEND_ROW;
+        let longest = self.lines.iter().map(|line| line.label.chars().count()).max().unwrap_or(0);
+        let width = SAMPLE + 8.0 + longest as f64 * CHARACTER + 20.0;
+        let columns = (((WIDTH - LEFT) / width) as usize).max(1);
+        for (place, line) in self.lines.iter().enumerate() {
+            let (x, y) = (LEFT + (place % columns) as f64 * width, 12.0 + (place / columns) as f64 * LEGEND_ROW);
             let _ = writeln!(
                 text,
                 "<g class=\"{}\"><path class=\"line\" d=\"M{x:.1} {y:.1}h{SAMPLE}\"/></g><text class=\"legend\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -180,9 +178,8 @@ impl Plot {
                 y + 4.0,
                 escape(&line.label)
             );
-            x += width;
         }
-        (text, 34.0 + row * LEGEND_ROW)
+        (text, 14.0 + self.lines.len().div_ceil(columns) as f64 * LEGEND_ROW)
     }
 
     fn axes(&self, frame: &Frame, svg: &mut String) {

@@ -58,21 +58,21 @@ pub fn lines(data: &Data, value: &str) -> Vec<Line> {
         .collect()
 }
 
-/// Mean, 99th percentile and maximum of the lateness, three lines for each server.
+/// Mean, 99th percentile and maximum of the lateness, three lines for each server. In the legend those of one measure stand side by side.
 pub fn lateness_lines(data: &Data) -> Vec<Line> {
     let measures =
         [("mean", "late_mean_ms", Stroke::Solid), ("p99", "late_p99_ms", Stroke::Dashed), ("max", "late_max_ms", Stroke::Dotted)];
-    let series = data.series().into_iter().enumerate();
-    series
-        .flat_map(|(hue, name)| {
-            measures.map(|(label, value, stroke)| Line {
-                label: format!("{}: {label}", display_name(name)),
-                points: data.points(name, value),
-                hue,
-                stroke,
-            })
-        })
-        .collect()
+    let series = data.series();
+    let line = |(label, value, stroke): (&str, &str, Stroke)| {
+        let lines = series.iter().enumerate().map(move |(hue, name)| Line {
+            label: format!("{}: {label}", display_name(name)),
+            points: data.points(name, value),
+            hue,
+            stroke,
+        });
+        lines.collect::<Vec<_>>()
+    };
+    measures.into_iter().flat_map(line).collect()
 }
 
 /// A mark wherever something went wrong and there is a point to put it at.
