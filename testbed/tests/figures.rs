@@ -20,7 +20,7 @@ fn peers(folder: &Path) {
 fn figures(folder: &Path, arguments: &[&str]) -> Command {
     peers(&folder.join("peers"));
     let mut command = Command::new(TESTBED);
-    command.args(["figures", "--quick", "--rate", "100k", "--peers", "send,broken"]).args(arguments);
+    command.args(["figures", "--quick", "--rate", "100k", "--peers", "send,broken", "--disturbance", "1000"]).args(arguments);
     command.arg("--peers-folder").arg(folder.join("peers")).arg("--out").arg(folder.join("out"));
     command
 }
@@ -93,6 +93,11 @@ fn a_small_run_leaves_a_whole_report_and_is_resumed() {
     assert!(done.status.success(), "{said}");
     assert_eq!(said.matches("measured before").count(), 4, "{said}");
     assert_eq!(rows(&out.join("streams.csv")), expected(&["1", "4", "6"]));
+    check_page(&out);
+
+    std::fs::remove_file(out.join("index.html")).unwrap();
+    let done = figures(folder.path(), &["--redraw"]).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
     check_page(&out);
 }
 

@@ -57,11 +57,12 @@ impl Experiment for CpuLoad {
     fn run(&self, context: &mut Context<'_>) -> Result<(), FiguresError> {
         let peers = context.peers.to_vec();
         let streams = context.args.load_streams();
+        let cores = context.cores() as f64;
         for share in loads(context.args) {
             for peer in &peers {
                 context.measure(&peer.name, f64::from(share), |context| {
                     let _burner = Burner::start(share).map_err(|e| FiguresError::File("testbed burn".into(), e))?;
-                    servers::row(context, peer, streams, f64::from(share))
+                    servers::row(context, peer, streams, f64::from(share), f64::from(share) * cores)
                 })?;
             }
         }

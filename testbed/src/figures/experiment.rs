@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +13,14 @@ use crate::clip::{ClipSpec, make_clips};
 use crate::machine::Machine;
 use crate::noise::Noise;
 use crate::peers::Peer;
+use crate::procstat;
 
 /// Titles that clients are spread over, `clip-0000.mp4` and on.
 pub const TITLES: u32 = 8;
 /// Ramp, stragglers and the end come on top of the seconds measured.
 const EXTRA_SECONDS: u32 = 40;
+/// How long other programs are watched to see what they use.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +51,8 @@ pub struct Data {
     pub settings: BTreeMap<String, f64>,
     /// Where it was measured.
     pub machine: Machine,
+    /// What that machine itself added to a spinning thread, measured in the same run, one probe for each core.
+    pub noise: Vec<Noise>,
     /// When it began, RFC 3339.
     pub began: String,
     /// The rows, in the order measured.
@@ -115,8 +121,6 @@ pub struct Context<'a> {
     pub args: &'a Args,
     /// Servers to compare.
     pub peers: &'a [Peer],
-    /// What the machine itself adds, one probe for each core.
-    pub noise: &'a [Noise],
     /// Rows of an earlier run that are as good as new ones.
     pub(super) earlier: Vec<Row>,
     /// What there is so far.
@@ -124,6 +128,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Cores of the machine.
+    pub fn cores(&self) -> usize {
+        self.data.machine.cores
+    }
+
     /// The folder of titles for the rate asked, made when it is not there.
     ///
     /// # Errors
@@ -164,6 +173,7 @@ impl Context<'_> {
                 row.clone()
             }
             None => {
+                self.wait_for_quiet();
                 eprintln!("  {series} at {x}");
                 measure(self)?
             }
@@ -174,5 +184,22 @@ impl Context<'_> {
         self.data.rows.push(row.clone());
         store::save(&self.args.out, &self.data)?;
         Ok(row)
+    }
+
+    /// Waits, for as long as was asked at most, until other programs leave the machine alone.
+    fn wait_for_quiet(&self) {
+        let deadline = Instant::now() + self.args.wait();
+        let mut told = false;
+        while Instant::now() < deadline {
+            let busy = procstat::machine().map(|m| m.busy_ns);
+            std::thread::sleep(LOOK);
+            let (Ok(before), Ok(after)) = (busy, procstat::machine().map(|m| m.busy_ns)) else { return };
+            if 100.0 * after.saturating_sub(before) as f64 <= self.args.disturbance * LOOK.as_nanos() as f64 {
+                return;
+            }
+            if !std::mem::replace(&mut told, true) {
+                eprintln!("  waiting for other programs, {:.0} s at most", self.args.wait().as_secs_f64());
+            }
+        }
     }
 }

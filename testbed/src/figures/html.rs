@@ -20,7 +20,7 @@ pub struct Report<'a> {
     /// What the machine itself adds, measured in the same run.
     pub noise: &'a [Noise],
     /// Experiments with what they found.
-    pub parts: Vec<(&'a dyn Experiment, Data)>,
+    pub parts: Vec<(&'a dyn Experiment, &'a Data)>,
 }
 
 impl Report<'_> {
@@ -91,10 +91,12 @@ fn section(experiment: &dyn Experiment, data: &Data, page: &mut String) {
     table(experiment, data, page);
     let _ = writeln!(
         page,
-        "<p class=\"raw\">Measured from {}, commit {}. All figures: <a href=\"{name}.csv\">{name}.csv</a>, \
+        "<p class=\"raw\">Measured from {}, commit {}, on {} cores with Linux {}. All figures: <a href=\"{name}.csv\">{name}.csv</a>, \
          <a href=\"{name}.json\">{name}.json</a>.</p>\n</section>",
         escape(&data.began),
-        escape(&data.machine.commit)
+        escape(&data.machine.commit),
+        data.machine.cores,
+        escape(&data.machine.kernel)
     );
 }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! An experiment that fails leaves what it measured, and the others run on; `--resume` takes rows from the last run that was made with the
-//! same settings, on the same machine and source.
+//! same settings, on the same machine and source. The page shows every experiment whose data is there, each with what it was measured on.
 
 mod cpu_load;
 pub mod experiment;
@@ -19,7 +19,7 @@ mod streams;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use controlplane::units::rfc3339_utc;
 
@@ -62,6 +62,9 @@ pub struct Args {
     /// Keep what the last run measured with the same settings, and measure the rest
     #[arg(long)]
     pub resume: bool,
+    /// Measure nothing: draw the page anew from the data that is there
+    #[arg(long, conflicts_with_all = ["resume", "only"])]
+    pub redraw: bool,
     /// Servers to compare, by their files in the table of peers
     #[arg(long, value_delimiter = ',', default_value = "tactus,gst-rtsp-server")]
     pub peers: Vec<String>,
@@ -80,6 +83,12 @@ pub struct Args {
     /// Streams of the experiment `cpu-load` [default: 100; 25 with --quick]
     #[arg(long = "load-streams")]
     pub load_streams: Option<usize>,
+    /// A measurement during which other programs used more of a core than this, percent, is marked as disturbed (and `--resume` repeats it)
+    #[arg(long, default_value_t = 30.0)]
+    pub disturbance: f64,
+    /// Seconds to wait before each measurement for other programs to use less than that [default: 30; 0 with --quick]
+    #[arg(long)]
+    pub wait: Option<f64>,
     /// Folder of the table of peers
     #[arg(long, hide_default_value = true, default_value_os_t = peers::default_folder())]
     pub peers_folder: PathBuf,
@@ -103,6 +112,12 @@ impl Args {
             Effort::Full => 20.0,
         };
         self.seconds.filter(|s| s.is_finite()).map_or(default, |s| s.clamp(0.5, 3600.0))
+    }
+
+    /// How long to wait for a quiet machine.
+    pub fn wait(&self) -> Duration {
+        let seconds = self.wait.filter(|s| s.is_finite()).unwrap_or(if self.quick { 0.0 } else { 30.0 });
+        Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))
     }
 
     /// Streams of the experiment `cpu-load`.
@@ -148,25 +163,37 @@ pub fn run(args: &Args) -> Result<bool, FiguresError> {
         let names: Vec<&str> = all.iter().map(|e| e.name()).collect();
         return Err(FiguresError::Unknown(unknown.clone(), names.join(", ")));
     }
-    let chosen: Vec<&dyn Experiment> =
-        all.iter().map(|e| &**e).filter(|e| args.only.is_empty() || args.only.iter().any(|name| name == e.name())).collect();
-    let peers: Vec<Peer> = args.peers.iter().map(|name| Peer::read(&args.peers_folder, name)).collect::<Result<_, _>>()?;
     std::fs::create_dir_all(&args.out).map_err(|e| FiguresError::File(args.out.clone(), e))?;
-    let machine = Machine::read();
-    let noise = machine_noise(&machine, args)?;
-    let mut parts = Vec::new();
-    for (place, experiment) in chosen.iter().enumerate() {
-        eprintln!("{} of {}: {} ({})", place + 1, chosen.len(), experiment.name(), experiment.about());
-        parts.push((*experiment, measure(*experiment, args, &peers, &noise, &machine)));
-        // After each, so that a run that is ended has its report too.
-        write_report(args, &machine, &noise, &parts)?;
+    let mut parts: Vec<Part> = all.iter().map(|e| (&**e, store::load(&args.out, e.name()))).collect();
+    if !args.redraw {
+        measure_all(args, &mut parts)?;
     }
-    let failed: Vec<&str> = parts.iter().filter(|(_, data)| data.failure.is_some()).map(|(e, _)| e.name()).collect();
+    write_report(args, &parts)?;
     println!("{}", args.out.join("index.html").display());
+    let failed: Vec<&str> = parts.iter().filter(|(_, d)| d.as_ref().is_some_and(|d| d.failure.is_some())).map(|(e, _)| e.name()).collect();
     if !failed.is_empty() {
         println!("not complete: {}; --resume measures the rest", failed.join(", "));
     }
     Ok(failed.is_empty())
+}
+
+/// An experiment with its data, where there is some.
+type Part<'a> = (&'a dyn Experiment, Option<Data>);
+
+fn measure_all(args: &Args, parts: &mut [Part<'_>]) -> Result<(), FiguresError> {
+    let peers: Vec<Peer> = args.peers.iter().map(|name| Peer::read(&args.peers_folder, name)).collect::<Result<_, _>>()?;
+    let machine = Machine::read();
+    let noise = machine_noise(&machine, args)?;
+    for place in 0..parts.len() {
+        let Some((experiment, data)) = parts.get_mut(place) else { break };
+        if args.only.is_empty() || args.only.iter().any(|name| name == experiment.name()) {
+            eprintln!("{}: {}", experiment.name(), experiment.about());
+            *data = Some(measure(*experiment, args, &peers, &noise, &machine));
+            // After each, so that a run that is ended has its report too.
+            write_report(args, parts)?;
+        }
+    }
+    Ok(())
 }
 
 fn machine_noise(machine: &Machine, args: &Args) -> Result<Vec<Noise>, FiguresError> {
@@ -185,11 +212,12 @@ fn measure(experiment: &dyn Experiment, args: &Args, peers: &[Peer], noise: &[No
         experiment: experiment.name().to_owned(),
         settings,
         machine: machine.clone(),
+        noise: noise.to_vec(),
         began: rfc3339_utc(SystemTime::now()),
         rows: Vec::new(),
         failure: Some("it was ended".to_owned()),
     };
-    let mut context = Context { args, peers, noise, earlier, data };
+    let mut context = Context { args, peers, earlier, data };
     let done = experiment.run(&mut context);
     context.data.failure = done.err().map(|error| error.to_string());
     if let Some(failure) = &context.data.failure {
@@ -201,8 +229,14 @@ fn measure(experiment: &dyn Experiment, args: &Args, peers: &[Peer], noise: &[No
     context.data
 }
 
-fn write_report(args: &Args, machine: &Machine, noise: &[Noise], parts: &[(&dyn Experiment, Data)]) -> Result<(), FiguresError> {
-    let report = html::Report { machine, made: rfc3339_utc(SystemTime::now()), noise, parts: parts.to_vec() };
+fn write_report(args: &Args, parts: &[Part<'_>]) -> Result<(), FiguresError> {
+    let parts: Vec<(&dyn Experiment, &Data)> = parts.iter().filter_map(|(e, data)| Some((*e, data.as_ref()?))).collect();
+    // The newest data says where the page comes from; each part says it again for itself.
+    let (machine, noise) = match parts.iter().max_by_key(|(_, data)| &data.began) {
+        Some((_, newest)) => (newest.machine.clone(), newest.noise.clone()),
+        None => (Machine::read(), Vec::new()),
+    };
+    let report = html::Report { machine: &machine, made: rfc3339_utc(SystemTime::now()), noise: &noise, parts };
     let path = args.out.join("index.html");
     std::fs::write(&path, report.html()).map_err(|e| FiguresError::File(path, e))
 }

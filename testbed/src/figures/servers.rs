@@ -25,11 +25,11 @@ pub fn settings(args: &Args) -> std::collections::BTreeMap<String, f64> {
     [("seconds", args.seconds()), ("rate_bps", args.rate as f64), ("ramp_per_s", RAMP)].map(|(k, v)| (k.to_owned(), v)).into()
 }
 
-/// Loads `peer` with `streams`: one row at `x`. A server that fails is a result.
+/// Loads `peer` with `streams`: one row at `x`. A server that fails is a result. `burnt_percent` of a core is used on purpose meanwhile.
 ///
 /// # Errors
 /// The load generator or its titles fail.
-pub fn row(context: &Context<'_>, peer: &Peer, streams: usize, x: f64) -> Result<Row, FiguresError> {
+pub fn row(context: &Context<'_>, peer: &Peer, streams: usize, x: f64, burnt_percent: f64) -> Result<Row, FiguresError> {
     let (media, logs) = (context.media()?, context.logs()?);
     let seconds = context.args.seconds();
     let spec = CellSpec { streams, round: 1, seconds, ramp: RAMP, limit: streams + 16, kind: "figure" };
@@ -38,7 +38,11 @@ pub fn row(context: &Context<'_>, peer: &Peer, streams: usize, x: f64) -> Result
         Ok(cell) => {
             let mut values: std::collections::BTreeMap<String, f64> = cell.metrics.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
             values.insert("streams".to_owned(), streams as f64);
-            Ok(Row { series, x, values, trouble: cell.trouble })
+            let others = values.get("machine_other_percent").copied().unwrap_or(0.0) - burnt_percent;
+            let disturbed =
+                (others > context.args.disturbance).then(|| format!("disturbed: other programs used {others:.0} % of a core meanwhile"));
+            let trouble: Vec<String> = [cell.trouble, disturbed].into_iter().flatten().collect();
+            Ok(Row { series, x, values, trouble: (!trouble.is_empty()).then(|| trouble.join("; ")) })
         }
         Err(BenchError::Peer(error)) => Ok(Row { series, x, values: Default::default(), trouble: Some(error.to_string()) }),
         Err(error) => Err(error.into()),
@@ -81,18 +85,26 @@ pub fn marks(data: &Data, value: &str) -> Vec<Mark> {
     let rows = data.rows.iter().filter_map(|row| Some((row, row.trouble.as_ref()?, row.value(value)?)));
     rows.map(|(row, trouble, y)| Mark {
         at: (row.x, y),
-        label: if trouble.contains("hung") { "hung".to_owned() } else { "trouble".to_owned() },
+        label: ["hung", "disturbed"].into_iter().find(|word| trouble.contains(word)).unwrap_or("trouble").to_owned(),
         detail: trouble.clone(),
         hue: names.iter().position(|name| *name == row.series).unwrap_or(0),
     })
     .collect()
 }
 
-/// What went wrong, in sentences.
+/// What went wrong, in sentences; places with the same trouble share one.
 pub fn troubles(data: &Data, unit: &str) -> String {
-    let rows = data.rows.iter().filter_map(|row| Some((row, row.trouble.as_ref()?)));
-    let told: Vec<String> = rows.map(|(row, why)| format!("{} at {} {unit}: {why}.", display_name(&row.series), number(row.x))).collect();
-    told.join(" ")
+    let mut told: Vec<(&str, &str, Vec<String>)> = Vec::new();
+    for row in &data.rows {
+        let Some(why) = row.trouble.as_deref() else { continue };
+        match told.iter_mut().find(|(series, known, _)| *series == row.series && *known == why) {
+            Some((.., places)) => places.push(number(row.x)),
+            None => told.push((&row.series, why, vec![number(row.x)])),
+        }
+    }
+    let sentence =
+        |(series, why, places): (&str, &str, Vec<String>)| format!("{} at {} {unit}: {why}.", display_name(series), places.join(", "));
+    told.into_iter().map(sentence).collect::<Vec<_>>().join(" ")
 }
 
 /// How lateness is measured, in a sentence.

@@ -64,7 +64,7 @@ mod tests {
 
     fn data(rows: Vec<Row>) -> Data {
         let settings = [("seconds".to_owned(), 2.0)].into();
-        Data { experiment: "e".into(), settings, machine: Machine::read(), began: "now".into(), rows, failure: None }
+        Data { experiment: "e".into(), settings, machine: Machine::read(), noise: Vec::new(), began: "now".into(), rows, failure: None }
     }
 
     fn row(series: &str, x: f64, values: &[(&str, f64)], trouble: Option<&str>) -> Row {

@@ -63,7 +63,7 @@ impl Experiment for Streams {
                 let before = hung.get(&peer.name).copied();
                 let row: Row = context.measure(&peer.name, x, |context| match before {
                     Some(at) => Ok(servers::not_asked(peer, x, &format!("not asked, since it hung at {at} streams"))),
-                    None => servers::row(context, peer, streams, x),
+                    None => servers::row(context, peer, streams, x, 0.0),
                 })?;
                 if row.trouble.is_some_and(|t| t.contains("hung") || t.contains("died")) {
                     hung.entry(peer.name.clone()).or_insert(streams);
