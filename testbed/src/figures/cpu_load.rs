@@ -79,7 +79,7 @@ impl Experiment for CpuLoad {
             x: Axis { label: "share of every core that another process burns, %".into(), log: false },
             y: Axis { label: "lateness of packets, ms".into(), log: true },
             lines,
-            marks: servers::marks(data, "late_max_ms"),
+            marks: servers::marks(data, &servers::LATENESS_VALUES),
         }]
     }
 

@@ -33,6 +33,8 @@ pub struct Row {
     pub values: BTreeMap<String, f64>,
     /// What went wrong, if something did.
     pub trouble: Option<String>,
+    /// What other programs used meanwhile, percent of a core, when that was enough to disturb.
+    pub disturbed_percent: Option<f64>,
 }
 
 impl Row {
@@ -180,6 +182,9 @@ impl Context<'_> {
         };
         if let Some(trouble) = &row.trouble {
             eprintln!("    {trouble}");
+        }
+        if let Some(percent) = row.disturbed_percent {
+            eprintln!("    disturbed: other programs used {percent:.0} % of a core meanwhile");
         }
         self.data.rows.push(row.clone());
         store::save(&self.args.out, &self.data)?;

@@ -51,7 +51,7 @@ impl Report<'_> {
             number(*memory_mib as f64 / 1024.0),
             escape(kernel)
         );
-        page.push_str("what kept a spinning thread from running, measured in the same run on the idle machine");
+        page.push_str("what kept a spinning thread from running, in the same run, before the first measurement");
         for noise in self.noise {
             let core = noise.cpu.map_or(String::new(), |cpu| format!("core {cpu}: "));
             let _ = write!(

@@ -206,8 +206,10 @@ fn machine_noise(machine: &Machine, args: &Args) -> Result<Vec<Noise>, FiguresEr
 fn measure(experiment: &dyn Experiment, args: &Args, peers: &[Peer], noise: &[Noise], machine: &Machine) -> Data {
     let settings = experiment.settings(args);
     let earlier = store::load(&args.out, experiment.name()).filter(|e| args.resume && e.settings == settings && e.machine == *machine);
-    // What went wrong is tried again.
-    let earlier = earlier.map(|e| e.rows.into_iter().filter(|row| row.trouble.is_none()).collect()).unwrap_or_default();
+    // What went wrong or was disturbed is measured again.
+    let earlier = earlier
+        .map(|e| e.rows.into_iter().filter(|row| row.trouble.is_none() && row.disturbed_percent.is_none()).collect())
+        .unwrap_or_default();
     let data = Data {
         experiment: experiment.name().to_owned(),
         settings,

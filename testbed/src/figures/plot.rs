@@ -61,17 +61,15 @@ impl Line {
     }
 }
 
-/// A place where something went wrong.
+/// A point that is not to be taken as it stands.
 #[derive(Clone, Debug)]
 pub struct Mark {
     /// Where.
     pub at: (f64, f64),
-    /// In a word or two.
-    pub label: String,
+    /// What went wrong, in a word or two, beside a cross; without it a ring is drawn.
+    pub label: Option<String>,
     /// In a sentence, shown when pointed at.
     pub detail: String,
-    /// The colour of its line.
-    pub hue: usize,
 }
 
 /// A plot with its words.
@@ -142,24 +140,30 @@ impl Plot {
             self.line(&frame, line, &mut svg);
         }
         for mark in &self.marks {
-            let (x, y) = frame.at(mark.at);
-            let anchor = if x > WIDTH * 0.75 { ("end", -9.0) } else { ("start", 9.0) };
-            let _ = writeln!(
-                svg,
-                "<g class=\"mark h{}\"><title>{}</title><path d=\"M{:.1} {:.1}l10 10m0 -10l-10 10\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{}\">{}</text></g>",
-                mark.hue % HUES,
-                escape(&mark.detail),
-                x - 5.0,
-                y - 5.0,
-                x + anchor.1,
-                y - 7.0,
-                anchor.0,
-                escape(&mark.label)
-            );
+            self.mark(&frame, mark, &mut svg);
         }
         svg.push_str("</svg>");
         svg
+    }
+
+    fn mark(&self, frame: &Frame, mark: &Mark, svg: &mut String) {
+        let ((x, y), detail) = (frame.at(mark.at), escape(&mark.detail));
+        let _ = match &mark.label {
+            None => writeln!(svg, "<g class=\"ring\"><title>{detail}</title><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"7\"/></g>"),
+            Some(label) => {
+                let (anchor, shift) = if x > WIDTH * 0.75 { ("end", -9.0) } else { ("start", 9.0) };
+                writeln!(
+                    svg,
+                    "<g class=\"mark\"><title>{detail}</title><path d=\"M{:.1} {:.1}l10 10m0 -10l-10 10\"/>\
+                     <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
+                    x - 5.0,
+                    y - 5.0,
+                    x + shift,
+                    y - 7.0,
+                    escape(label)
+                )
+            }
+        };
     }
 
     /// The legend, in columns, and where the plot begins under it.
@@ -265,7 +269,7 @@ mod tests {
             x: axis("x, <unit>", false),
             y: axis("y, ms", log),
             lines: vec![line("one & only", Stroke::Solid), line("to compare", Stroke::Reference)],
-            marks: vec![Mark { at: (1.0, 2.0), label: "hung".into(), detail: "it <hung>".into(), hue: 9 }],
+            marks: vec![Mark { at: (1.0, 2.0), label: Some("hung".into()), detail: "it <hung>".into() }],
         }
     }
 

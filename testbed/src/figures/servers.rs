@@ -39,19 +39,19 @@ pub fn row(context: &Context<'_>, peer: &Peer, streams: usize, x: f64, burnt_per
             let mut values: std::collections::BTreeMap<String, f64> = cell.metrics.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
             values.insert("streams".to_owned(), streams as f64);
             let others = values.get("machine_other_percent").copied().unwrap_or(0.0) - burnt_percent;
-            let disturbed =
-                (others > context.args.disturbance).then(|| format!("disturbed: other programs used {others:.0} % of a core meanwhile"));
-            let trouble: Vec<String> = [cell.trouble, disturbed].into_iter().flatten().collect();
-            Ok(Row { series, x, values, trouble: (!trouble.is_empty()).then(|| trouble.join("; ")) })
+            let disturbed_percent = (others > context.args.disturbance).then_some(others);
+            Ok(Row { series, x, values, trouble: cell.trouble, disturbed_percent })
         }
-        Err(BenchError::Peer(error)) => Ok(Row { series, x, values: Default::default(), trouble: Some(error.to_string()) }),
+        Err(BenchError::Peer(error)) => {
+            Ok(Row { series, x, values: Default::default(), trouble: Some(error.to_string()), disturbed_percent: None })
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 /// A row for a place that is not measured, since the server had failed before it.
 pub fn not_asked(peer: &Peer, x: f64, why: &str) -> Row {
-    Row { series: peer.name.clone(), x, values: Default::default(), trouble: Some(why.to_owned()) }
+    Row { series: peer.name.clone(), x, values: Default::default(), trouble: Some(why.to_owned()), disturbed_percent: None }
 }
 
 /// One line for each server.
@@ -62,10 +62,13 @@ pub fn lines(data: &Data, value: &str) -> Vec<Line> {
         .collect()
 }
 
+/// What [`lateness_lines`] draws.
+pub const LATENESS_VALUES: [&str; 3] = ["late_mean_ms", "late_p99_ms", "late_max_ms"];
+
 /// Mean, 99th percentile and maximum of the lateness, three lines for each server. In the legend those of one measure stand side by side.
 pub fn lateness_lines(data: &Data) -> Vec<Line> {
-    let measures =
-        [("mean", "late_mean_ms", Stroke::Solid), ("p99", "late_p99_ms", Stroke::Dashed), ("max", "late_max_ms", Stroke::Dotted)];
+    let [mean, p99, max] = LATENESS_VALUES;
+    let measures = [("mean", mean, Stroke::Solid), ("p99", p99, Stroke::Dashed), ("max", max, Stroke::Dotted)];
     let series = data.series();
     let line = |(label, value, stroke): (&str, &str, Stroke)| {
         let lines = series.iter().enumerate().map(move |(hue, name)| Line {
@@ -79,17 +82,20 @@ pub fn lateness_lines(data: &Data) -> Vec<Line> {
     measures.into_iter().flat_map(line).collect()
 }
 
-/// A mark wherever something went wrong and there is a point to put it at.
-pub fn marks(data: &Data, value: &str) -> Vec<Mark> {
-    let names = data.series();
-    let rows = data.rows.iter().filter_map(|row| Some((row, row.trouble.as_ref()?, row.value(value)?)));
-    rows.map(|(row, trouble, y)| Mark {
-        at: (row.x, y),
-        label: ["hung", "disturbed"].into_iter().find(|word| trouble.contains(word)).unwrap_or("trouble").to_owned(),
-        detail: trouble.clone(),
-        hue: names.iter().position(|name| *name == row.series).unwrap_or(0),
-    })
-    .collect()
+/// A mark wherever something went wrong or disturbed, and there are points to put it at.
+pub fn marks(data: &Data, values: &[&str]) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    for row in &data.rows {
+        let points: Vec<f64> = values.iter().filter_map(|value| row.value(value)).collect();
+        if let (Some(trouble), Some(&y)) = (&row.trouble, points.last()) {
+            let label = if trouble.contains("hung") { "hung" } else { "trouble" };
+            marks.push(Mark { at: (row.x, y), label: Some(label.to_owned()), detail: trouble.clone() });
+        } else if let Some(percent) = row.disturbed_percent {
+            let detail = format!("disturbed: other programs used {percent:.0} % of a core meanwhile");
+            marks.extend(points.into_iter().map(|y| Mark { at: (row.x, y), label: None, detail: detail.clone() }));
+        }
+    }
+    marks
 }
 
 /// What went wrong, in sentences; places with the same trouble share one.
@@ -104,7 +110,16 @@ pub fn troubles(data: &Data, unit: &str) -> String {
     }
     let sentence =
         |(series, why, places): (&str, &str, Vec<String>)| format!("{} at {} {unit}: {why}.", display_name(series), places.join(", "));
-    told.into_iter().map(sentence).collect::<Vec<_>>().join(" ")
+    let mut told: Vec<String> = told.into_iter().map(sentence).collect();
+    let disturbed: Vec<f64> = data.rows.iter().filter_map(|row| row.disturbed_percent).collect();
+    if let Some(most) = disturbed.iter().copied().max_by(f64::total_cmp) {
+        told.push(format!(
+            "Rings: {} of {} measurements were disturbed by other programs, which used up to {most:.0} % of a core meanwhile.",
+            disturbed.len(),
+            data.rows.len()
+        ));
+    }
+    told.join(" ")
 }
 
 /// How lateness is measured, in a sentence.

@@ -32,12 +32,13 @@ pub fn load(folder: &Path, name: &str) -> Option<Data> {
 pub fn csv(data: &Data) -> String {
     let names: BTreeSet<&String> = data.rows.iter().flat_map(|row| row.values.keys()).collect();
     let mut text = String::new();
-    let heading = ["series", "x"].into_iter().chain(names.iter().map(|name| name.as_str())).chain(["trouble"]);
+    let heading = ["series", "x"].into_iter().chain(names.iter().map(|name| name.as_str())).chain(["disturbed_percent", "trouble"]);
     line(&mut text, heading.map(str::to_owned));
     for row in &data.rows {
         let values = names.iter().map(|name| row.values.get(*name).map_or(String::new(), f64::to_string));
-        let ends = row.trouble.clone().unwrap_or_default();
-        line(&mut text, [row.series.clone(), row.x.to_string()].into_iter().chain(values).chain([ends]));
+        let disturbed = row.disturbed_percent.map_or(String::new(), |percent| percent.to_string());
+        let ends = [disturbed, row.trouble.clone().unwrap_or_default()];
+        line(&mut text, [row.series.clone(), row.x.to_string()].into_iter().chain(values).chain(ends));
     }
     text
 }
@@ -69,7 +70,7 @@ mod tests {
 
     fn row(series: &str, x: f64, values: &[(&str, f64)], trouble: Option<&str>) -> Row {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Row { series: series.into(), x, values, trouble: trouble.map(str::to_owned) }
+        Row { series: series.into(), x, values, trouble: trouble.map(str::to_owned), disturbed_percent: None }
     }
 
     #[test]
@@ -89,7 +90,7 @@ mod tests {
         use proptest::prelude::*;
         let rows = proptest::collection::vec((".{0,12}", 0.0f64..1e6, proptest::collection::btree_map("[a-c]", any::<f64>(), 0..3)), 1..6);
         proptest!(|(rows in rows)| {
-            let rows: Vec<Row> = rows.into_iter().map(|(series, x, values)| Row { trouble: Some(series.clone()), series, x, values }).collect();
+            let rows: Vec<Row> = rows.into_iter().map(|(series, x, values)| Row { trouble: Some(series.clone()), disturbed_percent: Some(x), series, x, values }).collect();
             let text = csv(&data(rows.clone()));
             let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
             let names = reader.headers().unwrap().clone();
@@ -98,7 +99,7 @@ mod tests {
             for (record, row) in read.iter().zip(&rows) {
                 prop_assert_eq!(&record[0], row.series.as_str());
                 prop_assert_eq!(record[1].parse::<f64>().unwrap(), row.x);
-                for (name, value) in names.iter().zip(record).skip(2).take(names.len() - 3) {
+                for (name, value) in names.iter().zip(record).skip(2).take(names.len() - 4) {
                     prop_assert_eq!(value.to_owned(), row.values.get(name).map_or(String::new(), f64::to_string));
                 }
             }

@@ -75,14 +75,14 @@ impl Experiment for Streams {
 
     fn plots(&self, data: &Data) -> Vec<Plot> {
         let x = Axis { label: "streams asked".into(), log: false };
-        let plot = |id: &str, title: &str, caption: String, y: Axis, lines: Vec<Line>, mark: &str| Plot {
+        let plot = |id: &str, title: &str, caption: String, y: Axis, lines: Vec<Line>, marked: &[&str]| Plot {
             id: format!("streams-{id}"),
             title: title.into(),
             caption,
             x: x.clone(),
             y,
             lines,
-            marks: servers::marks(data, mark),
+            marks: servers::marks(data, marked),
         };
         let mut delivered = servers::lines(data, "mbps");
         delivered.push(asked(data));
@@ -94,7 +94,7 @@ impl Experiment for Streams {
                 delivery_caption(data),
                 Axis { label: "delivered, Mbps (RTP, headers included)".into(), log: false },
                 delivered,
-                "mbps",
+                &["mbps"],
             ),
             plot(
                 "cpu",
@@ -102,15 +102,18 @@ impl Experiment for Streams {
                 cpu_caption(data),
                 Axis { label: "CPU of the server, % of one core".into(), log: false },
                 servers::lines(data, "server_cpu_percent"),
-                "server_cpu_percent",
+                &["server_cpu_percent"],
             ),
             plot(
                 "late",
                 "Lateness against streams asked",
-                "Every packet of every stream while all played. The scale is logarithmic; lower is better.".into(),
+                format!(
+                    "Every packet of every stream while all played. The scale is logarithmic; lower is better. {}",
+                    servers::troubles(data, "streams")
+                ),
                 Axis { label: "lateness of packets, ms".into(), log: true },
                 late,
-                "late_max_ms",
+                &servers::LATENESS_VALUES,
             ),
         ]
     }
@@ -134,7 +137,7 @@ impl Experiment for Streams {
 /// What would be delivered if all streams had their rate: that of the median stream where nothing went wrong, since titles' rates are those
 /// of the payload.
 fn asked(data: &Data) -> Line {
-    let whole = data.rows.iter().filter(|row| row.trouble.is_none());
+    let whole = data.rows.iter().filter(|row| row.trouble.is_none() && row.disturbed_percent.is_none());
     let mut rates: Vec<f64> = whole.filter_map(|row| Some(row.value("mbps")? / row.value("playing").filter(|n| *n > 0.0)?)).collect();
     rates.sort_by(f64::total_cmp);
     let own = data.settings.get("rate_bps").copied().unwrap_or(0.0) / 1e6;

@@ -227,9 +227,10 @@ impl Report {
         let all = (packets + duplicates).max(1);
         let _ = writeln!(
             text,
-            "thread       {:.0} ns of CPU per packet, {:.1} packets per call",
+            "thread       {:.0} ns of CPU per packet, {:.1} packets per call, {} packets refused by the kernel",
             sent.cpu_ns as f64 / all as f64,
-            all as f64 / sent.calls.max(1) as f64
+            all as f64 / sent.calls.max(1) as f64,
+            sent.refused
         );
         text
     }

@@ -67,6 +67,8 @@ pub struct Sent {
     pub own_ns: Histogram<u64>,
     /// Calls of the kernel.
     pub calls: u64,
+    /// Packets that the kernel refused: the books count them as sent.
+    pub refused: u64,
     /// CPU time of the thread, ns.
     pub cpu_ns: u64,
     /// Packets and their times, as many as were asked for.
@@ -128,6 +130,7 @@ impl Line {
                 late_ns: histogram_ns(),
                 own_ns: histogram_ns(),
                 calls: 0,
+                refused: 0,
                 cpu_ns: 0,
                 log: Vec::with_capacity(settings.log),
             },
@@ -156,7 +159,7 @@ impl Line {
             if out.is_empty() {
                 self.wait(now);
             } else {
-                self.send(&out)?;
+                self.send(&out);
             }
         }
         self.pacer.stop_all();
@@ -173,13 +176,15 @@ impl Line {
         }
     }
 
-    fn send(&mut self, out: &[Outgoing]) -> io::Result<()> {
+    fn send(&mut self, out: &[Outgoing]) {
         for packet in out {
             if let Some(&(identity, to)) = self.receivers.get(packet.slot as usize) {
                 self.wire.push(header(&self.media, identity, packet.index), to);
             }
         }
-        self.sent.calls += u64::from(self.wire.flush(&self.socket)?);
+        let flushed = self.wire.flush(&self.socket);
+        self.sent.calls += flushed.calls;
+        self.sent.refused += flushed.refused;
         let sent_ns = sys::monotonic_ns();
         for packet in out.iter().filter(|packet| !packet.again) {
             self.sent.late_ns.saturating_record(sent_ns.saturating_sub(packet.due_ns));
@@ -191,7 +196,6 @@ impl Line {
                 self.sent.log.push(Logged { ssrc: identity.ssrc, seq, due_ns: packet.due_ns, sent_ns });
             }
         }
-        Ok(())
     }
 }
 

@@ -19,6 +19,15 @@ pub struct Wire {
     length: usize,
 }
 
+/// What a [`Wire::flush`] took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flushed {
+    /// Calls of the kernel.
+    pub calls: u64,
+    /// Datagrams that the kernel refused to send.
+    pub refused: u64,
+}
+
 impl Wire {
     /// For datagrams with this payload after the header.
     pub fn new(payload: Box<[u8]>) -> Self {
@@ -46,11 +55,8 @@ impl Wire {
         true
     }
 
-    /// Sends all that was added, waiting for room as long as it takes. Returns how many calls that needed.
-    ///
-    /// # Errors
-    /// The kernel refuses a datagram; what was added is gone.
-    pub fn flush(&mut self, socket: &impl AsRawFd) -> io::Result<u32> {
+    /// Sends all that was added, waiting for room as long as it takes.
+    pub fn flush(&mut self, socket: &impl AsRawFd) -> Flushed {
         let length = std::mem::take(&mut self.length);
         let places = self.headers.iter_mut().zip(&mut *self.names).zip(&mut *self.parts).zip(&mut *self.messages).take(length);
         for (((header, name), parts), message) in places {
@@ -63,25 +69,23 @@ impl Wire {
             message.msg_hdr.msg_iov = parts.as_mut_ptr();
             message.msg_hdr.msg_iovlen = 2;
         }
-        let (mut sent, mut calls) = (0, 0);
+        let (mut sent, mut flushed) = (0, Flushed::default());
         while sent < length {
             let rest = self.messages.get_mut(sent..length).unwrap_or_default();
             // SAFETY: every header points at memory of this struct, valid for the lengths given; the kernel only reads it.
             let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_NOSIGNAL as _) };
-            calls += 1;
+            flushed.calls += 1;
             if let Ok(count) = usize::try_from(count) {
                 sent += count;
                 continue;
             }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
+            match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EINTR | libc::EAGAIN | libc::ENOBUFS) => {}
-                // An earlier datagram met a closed port: that receiver is gone, the others wait.
-                Some(libc::ECONNREFUSED) => {}
-                _ => return Err(error),
+                // A receiver that cannot be reached must not keep the others waiting.
+                _ => (sent, flushed.refused) = (sent + 1, flushed.refused + 1),
             }
         }
-        Ok(calls)
+        flushed
     }
 }
 
