@@ -159,7 +159,7 @@ bench: setup-test build ## measure punctuality and cost on loopback, beside GStr
 	target/release/testbed bench
 
 # A thousand streams of 1.4 Mbps from a sender that keeps its beat and loses what it is told to: what of this does the load generator add?
-meter: build ## show what the load generator itself adds: 1,000 streams of known pacing
+meter: ## show what the load generator itself adds: 1,000 streams of known pacing
 	$(CARGO) build --release -p testbed
 	@set -e; out=$$(mktemp -d); sender=; \
 	clean_up() { test -z "$$sender" || kill $$sender 2>/dev/null || true; rm -rf "$$out"; }; \

@@ -175,5 +175,9 @@ fn cpu_caption(data: &Data) -> String {
         Some(format!("{} at {} streams: {} us of CPU per packet.", servers::display_name(series), number(x), number(ns / 1e3)))
     });
     let told: Vec<String> = told.collect();
-    format!("CPU time of the server's process, the kernel's work for it included (on loopback that is also receiving). {}", told.join(" "))
+    format!(
+        "CPU time of the server's process, the kernel's work for it included (on loopback that is also receiving). {} {}",
+        told.join(" "),
+        servers::troubles(data, "streams")
+    )
 }
