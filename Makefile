@@ -8,6 +8,12 @@ FUZZ_SECONDS ?= 60
 RTSP_PORT ?= 8554
 HTTP_PORT ?= 8080
 
+# Options of `make figures`: --quick, --full, --only NAME, --resume.
+FIGURES ?=
+# What the sender of `make meter` does wrong on purpose, such as --lose 1/1000; and what must hold.
+METER_FAULTS ?=
+METER_REQUIRE ?= loss=0,reordered=0,duplicates=0,receiver_drops=0,generator_percent_per_gbps<40
+
 TACTUS = target/release/tactus
 CLIP = media/sample.mp4
 
@@ -17,16 +23,18 @@ BUILD_PACKAGES = gcc libc6-dev m4 clang libclang-dev llvm libelf-dev zlib1g-dev 
 RUN_PACKAGES = $(BUILD_PACKAGES) ffmpeg
 # Also to read the status.
 DEMO_PACKAGES = $(RUN_PACKAGES) curl jq
+# Slow disks. The daemon is in qemu-system-common in Debian 12 and in qemu-utils later; where it is there already, nothing is needed for it.
+DISK_PACKAGES = e2fsprogs mount $(if $(shell command -v qemu-storage-daemon 2>/dev/null),,qemu-utils qemu-system-common)
 # libFuzzer is C++.
 FUZZ_PACKAGES = $(BUILD_PACKAGES) g++
-# Network namespaces; real players and the server that `make bench` is compared with.
+# Network namespaces, real players, slow disks, and the server that `make bench` is compared with.
 TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
-	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv
+	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv $(DISK_PACKAGES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench meter figures fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -154,6 +162,28 @@ lint: setup-build ## formatting and clippy, warnings denied
 bench: setup-test build ## measure punctuality and cost on loopback, beside GStreamer's server
 	$(CARGO) build --release -p testbed
 	target/release/testbed bench
+
+# A thousand streams of 1.4 Mbps from a sender that keeps its beat and loses what it is told to: what of this does the load generator add?
+meter: ## show what the load generator itself adds: 1,000 streams of known pacing
+	$(CARGO) build --release -p testbed
+	@set -e; out=$$(mktemp -d); sender=; \
+	clean_up() { test -z "$$sender" || kill $$sender 2>/dev/null || true; rm -rf "$$out"; }; \
+	trap clean_up EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	target/release/testbed send $(METER_FAULTS) >"$$out/sender" & sender=$$!; \
+	tries=0; until grep -q '^ready: ' "$$out/sender"; do \
+		kill -0 $$sender 2>/dev/null && [ $$tries -lt 100 ] || { echo 'The sender did not start.'; exit 1; }; \
+		tries=$$((tries + 1)); sleep 0.1; \
+	done; \
+	url=$$(sed -n 's/^ready: rtsp=\([^ ]*\).*/\1/p' "$$out/sender"); \
+	echo 'What the load generator found:'; held=0; \
+	target/release/testbed load --url rtsp://$$url/x --clients 1000 --ramp 500/s --duration 15 --cpu 0 --quiet \
+		--require '$(METER_REQUIRE)' || held=$$?; \
+	kill $$sender; wait $$sender || true; sender=; \
+	echo 'What was sent:'; grep -v '^ready: ' "$$out/sender"; exit $$held
+
+figures: setup-test build ## measure the figures of the report: out/figures/index.html (FIGURES=--quick: in a minute, --full: in an hour)
+	$(CARGO) build --release -p testbed
+	target/release/testbed figures $(FIGURES)
 
 # cargo-fuzz wants a nightly compiler for the sanitizer options; RUSTC_BOOTSTRAP lets the pinned one take them.
 fuzz: setup-fuzz ## run every fuzz target for FUZZ_SECONDS (60), from the committed corpus

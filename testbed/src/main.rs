@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, clip, load, noise};
+use testbed::{bench, burn, clip, disk, figures, load, noise, peers, send};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -19,6 +19,9 @@ Examples:
   testbed load --url rtsp://127.0.0.1:8554/clip.mp4 --clients 1000 --ramp 100/s --duration 30
   testbed load --url 'rtsp://127.0.0.1:8554/{n}.mp4' --titles 50 --clients 500 --require 'late_p99_ms<5,loss=0'
   testbed clip out/titles --rate 1.4M --seconds 60 --count 50
+  testbed send --listen 127.0.0.1:8600 --lose 1/1000 --late 5ms/100
+  testbed disk up slow --size 4G --rate 100M
+  testbed figures --quick
   testbed probe-noise --cpu 1 --seconds 5
   testbed bench --streams 1,100,500 --seconds 10"
 )]
@@ -45,6 +48,20 @@ enum Command {
     },
     /// Make titles to serve
     Clip(clip::Args),
+    /// Serve streams of known pacing, with known faults: what `testbed load` must then find
+    Send(send::Options),
+    /// Disks that are slow on purpose (needs root)
+    Disk(disk::Args),
+    /// Run experiments and write a report with plots (what `make figures` runs)
+    Figures(figures::Args),
+    /// Name the servers of the table of peers, and what they need
+    Peers {
+        /// Folder of the table
+        #[arg(long, hide_default_value = true, default_value_os_t = peers::default_folder())]
+        folder: PathBuf,
+    },
+    /// Use a share of every core until ended
+    Burn(burn::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
     Bench(bench::Args),
 }
@@ -75,6 +92,11 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Load(arguments) => run_load(&arguments),
         Command::Clip(arguments) => clip::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Send(arguments) => send::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Disk(arguments) => disk::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Figures(arguments) => figures::run(&arguments).map_err(|e| e.to_string()),
+        Command::Peers { folder } => peers::table(&folder).map(|table| print!("{table}")).map(|()| true).map_err(|e| e.to_string()),
+        Command::Burn(arguments) => burn::run(arguments).map(|()| true).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),
     };

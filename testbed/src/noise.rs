@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::sys;
 
@@ -14,7 +14,7 @@ const GAP_MIN_NS: u64 = 2_000;
 pub const CLASSES_US: [u64; 9] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
 /// The gaps of a spinning thread.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// The core, when one was asked for.
     pub cpu: Option<usize>,

@@ -76,6 +76,22 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The table for people: each peer, what it is, and the Debian packages that it needs.
+///
+/// # Errors
+/// A description is wrong.
+pub fn table(folder: &Path) -> Result<String, PeerError> {
+    let mut text = String::new();
+    for name in names(folder) {
+        let peer = Peer::read(folder, &name)?;
+        text.push_str(&format!("{name:<18} {}\n", peer.about));
+        if !peer.install.is_empty() {
+            text.push_str(&format!("{:<18} apt-get install {}\n", "", peer.install.join(" ")));
+        }
+    }
+    Ok(text)
+}
+
 impl Peer {
     /// Reads one peer of the table in `folder`.
     ///
@@ -187,9 +203,8 @@ mod tests {
     fn every_peer_of_the_table_can_be_read() {
         let names = names(&default_folder());
         assert!(names.contains(&"tactus".to_owned()) && names.contains(&"gst-rtsp-server".to_owned()), "{names:?}");
-        for name in names {
-            Peer::read(&default_folder(), &name).unwrap();
-        }
+        let table = table(&default_folder()).unwrap();
+        assert!(names.iter().all(|name| table.contains(name)), "{table}");
         assert!(Peer::read(&default_folder(), "nobody").unwrap_err().to_string().contains("tactus"));
     }
 

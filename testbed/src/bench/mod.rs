@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::clip::{ClipError, ClipSpec, make_clips};
 use crate::load::LoadError;
+use crate::machine::Machine;
 use crate::peers::{self, Peer, PeerError};
 
 pub use cell::{Cell, CellSpec, measure};
@@ -84,27 +85,6 @@ pub struct Results {
     settings: Args,
     machine: Machine,
     cells: Vec<Cell>,
-}
-
-/// The machine that was measured on.
-#[derive(Debug, Serialize)]
-struct Machine {
-    cores: usize,
-    kernel: String,
-    processor: String,
-}
-
-impl Machine {
-    fn read() -> Self {
-        let line = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let cpuinfo = line("/proc/cpuinfo");
-        let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
-        Self {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: line("/proc/sys/kernel/osrelease").trim().to_owned(),
-            processor: model.trim_start_matches([' ', '\t', ':']).to_owned(),
-        }
-    }
 }
 
 /// Runs the bench and prints its table. False when a goal of the acceptance run was missed.
