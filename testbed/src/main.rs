@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, clip, load, noise};
+use testbed::{bench, clip, load, net, noise};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -20,6 +20,7 @@ Examples:
   testbed load --url 'rtsp://127.0.0.1:8554/{n}.mp4' --titles 50 --clients 500 --require 'late_p99_ms<5,loss=0'
   testbed clip out/titles --rate 1.4M --seconds 60 --count 50
   testbed probe-noise --cpu 1 --seconds 5
+  testbed net up testbed/topologies/gigabit.toml
   testbed bench --streams 1,100,500 --seconds 10"
 )]
 struct Arguments {
@@ -45,6 +46,9 @@ enum Command {
     },
     /// Make titles to serve
     Clip(clip::Args),
+    /// Topologies in network namespaces, with emulated links
+    #[command(subcommand)]
+    Net(net::cli::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
     Bench(bench::Args),
 }
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Load(arguments) => run_load(&arguments),
         Command::Clip(arguments) => clip::run(&arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Net(arguments) => net::cli::run(arguments).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),
     };
