@@ -45,7 +45,7 @@ pub enum Request {
         /// Which way.
         direction: Direction,
         /// What to change.
-        settings: Impairments,
+        settings: Box<Impairments>,
     },
 }
 
@@ -78,7 +78,7 @@ impl Wires {
         let done = match serde_json::from_slice(line) {
             Err(e) => Err(format!("no request: {e}")),
             Ok(Request::Stats) => self.ask(Command::Stats).map(Reply::Stats),
-            Ok(Request::Set { link, direction, settings }) => self.set(&link, direction, settings),
+            Ok(Request::Set { link, direction, settings }) => self.set(&link, direction, *settings),
         };
         done.unwrap_or_else(Reply::Error)
     }
@@ -151,5 +151,5 @@ pub fn stats(topology: &str) -> Result<NetStats, NetError> {
 /// # Errors
 /// It is not up, or has no such link.
 pub fn set(topology: &str, link: &str, direction: Direction, settings: Impairments) -> Result<(), NetError> {
-    ask(topology, &Request::Set { link: link.to_owned(), direction, settings }).map(drop)
+    ask(topology, &Request::Set { link: link.to_owned(), direction, settings: Box::new(settings) }).map(drop)
 }

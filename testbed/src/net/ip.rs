@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::NetError;
 use super::sys;
+use crate::load::sys::end_with_parent;
 
 /// Longer than this none of these takes; the kernel may have to wait for other namespaces to go.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,6 +43,8 @@ fn run(mut command: Command, package: &'static str, input: Option<&str>) -> Resu
     let words: Vec<String> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect();
     let shown = words.join(" ");
+    // A maker that is killed leaves no half of itself at work.
+    end_with_parent(&mut command);
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => NetError::Missing { program: words[0].clone(), package },
