@@ -17,8 +17,8 @@ RUN_PACKAGES = gcc libc6-dev ffmpeg
 DEMO_PACKAGES = $(RUN_PACKAGES) curl jq
 # libFuzzer is C++.
 FUZZ_PACKAGES = gcc libc6-dev g++
-# Real players and the server that `make bench` is compared with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+# Real players and the server that `make bench` is compared with; what `testbed net` needs and is measured with.
+TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
 	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv
 
