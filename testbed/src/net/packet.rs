@@ -19,6 +19,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 const FRAME_ROOM_BYTES: usize = 128;
 /// Frames that are sent with one call.
 pub const SEND_BATCH: usize = 64;
+/// Frames that were sent and that the other end's kernel has not taken yet.
+const SEND_BUFFER_BYTES: c_int = 4 << 20;
 /// Bytes of an Ethernet header up to where a VLAN tag goes, and of a tag.
 const ADDRESSES_BYTES: usize = 12;
 const VLAN_TAG_BYTES: usize = 4;
@@ -44,9 +46,13 @@ fn check(result: c_int) -> io::Result<c_int> {
 }
 
 fn set<T>(fd: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
+    set_at(fd, libc::SOL_PACKET, option, value)
+}
+
+fn set_at<T>(fd: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the value is valid for its size; all callers pass the plain C type that the option takes.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, std::ptr::from_ref(value).cast(), size) }).map(drop)
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size) }).map(drop)
 }
 
 /// The memory that the kernel fills.
@@ -209,6 +215,8 @@ impl PacketPort {
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0))?) };
         set(&fd, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
         set(&fd, libc::PACKET_QDISC_BYPASS, &1_i32)?;
+        // The default takes less than a batch of the longest frames.
+        set_at(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER_BYTES)?;
         let ring = Ring::new(&fd, mtu_bytes)?;
         let all = libc::packet_mreq { mr_ifindex: index as c_int, mr_type: libc::PACKET_MR_PROMISC as u16, mr_alen: 0, mr_address: [0; 8] };
         set(&fd, libc::PACKET_ADD_MEMBERSHIP, &all)?;

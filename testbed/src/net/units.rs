@@ -126,6 +126,8 @@ as_text!(Share);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -155,5 +157,25 @@ mod tests {
         }
         assert_eq!(Rate(50_000_000).to_string(), "50 Mbps");
         assert_eq!(Size(1536).to_string(), "1.5 KiB");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_prints_as_something_that_reads_the_same(text in "[0-9]{0,12}\\.?[0-9]{0,6} ?(ns|us|ms|s|bps|Gbps|KiB|%|x)?") {
+            if let Ok(time) = text.parse::<Time>() {
+                prop_assert_eq!(time.to_string().parse(), Ok(time));
+            }
+            if let Ok(rate) = text.parse::<Rate>() {
+                prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+            }
+            if let Ok(share) = text.parse::<Share>() {
+                prop_assert_eq!(share.to_string().parse(), Ok(share));
+            }
+        }
+
+        #[test]
+        fn any_text_is_survived(text in ".{0,30}") {
+            let _ = (text.parse::<Time>(), text.parse::<Size>(), text.parse::<Rate>(), text.parse::<Share>());
+        }
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -100,4 +102,26 @@ fn memory_follows_rate_and_delay() {
     assert_eq!(frames(&link("{ rate = \"1 Gbps\", delay = \"9 ms\", reorder_by = \"0 s\" }")), 14_392);
     assert_eq!(frames(&link("{ rate = \"10 Gbps\", delay = \"10 s\" }")), 1 << 16);
     assert_eq!(link("{}").pool(&WireConfig::default()).frame_bytes, 1518);
+}
+
+/// Pieces that a hand or a fault puts into such a file.
+fn piece() -> impl Strategy<Value = String> {
+    let known =
+        ["", "\n", "\"", "[", "]]", "{}", "= ", "eth0", "eth1", "server", "wire", "99999999999 s", "0 bps", "1e9", "-1", "\u{e4}", "../"];
+    prop_oneof![4 => prop::sample::select(known.to_vec()).prop_map(str::to_owned), 1 => ".{0,8}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn damaged_topologies_are_survived(edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, piece()), 1..4)) {
+        let mut chars: Vec<char> = GOOD.chars().collect();
+        for (at, removed, put) in edits {
+            let at = at.index(chars.len() + 1);
+            let end = (at + removed).min(chars.len());
+            chars.splice(at..end, put.chars());
+        }
+        crate::fuzz::topology::run(chars.into_iter().collect::<String>().as_bytes());
+    }
 }
