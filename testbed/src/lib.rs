@@ -1,4 +1,5 @@
-//! The testbed: load generation, punctuality measured at the receiver, end-to-end tests, fuzz targets.
+//! The testbed: load generation, punctuality measured at the receiver, network topologies, end-to-end tests,
+//! fuzz targets.
 
 pub mod bench;
 pub mod burn;
@@ -9,6 +10,7 @@ pub mod fuzz;
 pub mod lateness;
 pub mod load;
 pub mod machine;
+pub mod net;
 pub mod noise;
 pub mod own_stack;
 pub mod peers;

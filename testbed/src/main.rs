@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::load::report::{Report, percentile_file};
 use testbed::load::{Phase, Snapshot, require};
-use testbed::{bench, burn, clip, disk, figures, load, noise, peers, send};
+use testbed::{bench, burn, clip, disk, figures, load, net, noise, peers, send};
 
 /// Measures RTSP servers from the outside: load with thousands of clients, punctuality at the receiver, what this machine itself adds.
 ///
@@ -23,6 +23,7 @@ Examples:
   testbed disk up slow --size 4G --rate 100M
   testbed figures --quick
   testbed probe-noise --cpu 1 --seconds 5
+  testbed net up testbed/topologies/gigabit.toml
   testbed bench --streams 1,100,500 --seconds 10"
 )]
 struct Arguments {
@@ -62,6 +63,9 @@ enum Command {
     },
     /// Use a share of every core until ended
     Burn(burn::Args),
+    /// Topologies in network namespaces, with emulated links
+    #[command(subcommand)]
+    Net(net::cli::Args),
     /// Compare servers on loopback: cost per packet, bursts, lateness, set-up (what `make bench` runs)
     Bench(bench::Args),
 }
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Command::Figures(arguments) => figures::run(&arguments).map_err(|e| e.to_string()),
         Command::Peers { folder } => peers::table(&folder).map(|table| print!("{table}")).map(|()| true).map_err(|e| e.to_string()),
         Command::Burn(arguments) => burn::run(arguments).map(|()| true).map_err(|e| e.to_string()),
+        Command::Net(arguments) => net::cli::run(arguments).map_err(|e| e.to_string()),
         Command::Bench(arguments) => bench::run(&arguments).map_err(|e| e.to_string()),
         Command::ProbeNoise { cpu, seconds, json } => probe_noise(cpu, seconds, json),
     };

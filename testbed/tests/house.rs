@@ -46,6 +46,8 @@ const UNSAFE_FILES: &[&str] = &[
     "stack/src/kernel/mmsg.rs",
     "stack/src/kernel/sockopt.rs",
     "testbed/src/load/sys.rs",
+    "testbed/src/net/packet.rs",
+    "testbed/src/net/sys.rs",
     "testbed/src/player/signal.rs",
     "testbed/src/send/sys.rs",
 ];

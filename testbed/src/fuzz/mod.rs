@@ -8,6 +8,7 @@ pub mod range_header;
 pub mod rtcp;
 pub mod rtsp_input;
 pub mod send_rtsp;
+pub mod topology;
 pub mod transport_header;
 
 /// A fuzz target's body.
@@ -22,5 +23,6 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("rtcp", rtcp::run),
     ("rtsp_input", rtsp_input::run),
     ("send_rtsp", send_rtsp::run),
+    ("topology", topology::run),
     ("transport_header", transport_header::run),
 ];
