@@ -11,20 +11,22 @@ HTTP_PORT ?= 8080
 TACTUS = target/release/tactus
 CLIP = media/sample.mp4
 
-# A linker for Rust; ffmpeg makes the sample clip and plays it.
-RUN_PACKAGES = gcc libc6-dev ffmpeg
+# A linker for Rust; the rest is for libxdp, which xsk-rs (AF_XDP) builds from source with clang.
+BUILD_PACKAGES = gcc libc6-dev m4 clang libclang-dev llvm libelf-dev zlib1g-dev pkg-config
+# ffmpeg makes the sample clip and plays it.
+RUN_PACKAGES = $(BUILD_PACKAGES) ffmpeg
 # Also to read the status.
 DEMO_PACKAGES = $(RUN_PACKAGES) curl jq
 # libFuzzer is C++.
-FUZZ_PACKAGES = gcc libc6-dev g++
-# Real players and the server that `make bench` is compared with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+FUZZ_PACKAGES = $(BUILD_PACKAGES) g++
+# Network namespaces; real players and the server that `make bench` is compared with.
+TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
 	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -58,6 +60,9 @@ endef
 setup: setup-test setup-fuzz ## install what any goal needs (apt), only what is missing
 	@$(CARGO) --version >/dev/null 2>&1 || { echo 'Rust is missing: install it with https://rustup.rs'; exit 1; }
 
+setup-build:
+	$(call install,$(BUILD_PACKAGES),building)
+
 setup-run:
 	$(call install,$(RUN_PACKAGES),making and playing a clip)
 
@@ -70,7 +75,7 @@ setup-fuzz:
 setup-test:
 	$(call install,$(TEST_PACKAGES),end-to-end tests with real players)
 
-build: ## build tactus (release)
+build: setup-build ## build tactus (release)
 	@TACTUS_BUILD=$$(git describe --always --dirty --tags 2>/dev/null); \
 	if [ -n "$$TACTUS_BUILD" ]; then export TACTUS_BUILD; else unset TACTUS_BUILD; fi; \
 	$(CARGO) build --release -p controlplane
@@ -142,7 +147,7 @@ test: setup-test lint ## all that continuous integration runs: lint, unit, prope
 test-long: setup-test ## the tests that take long: simulated hours, full sweeps
 	$(CARGO) test --workspace --release -- --include-ignored
 
-lint: ## formatting and clippy, warnings denied
+lint: setup-build ## formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 

@@ -10,6 +10,7 @@
 //! - [`gdsl`]: the data streaming library: peers, links, the executor.
 //! - [`media`]: containers to samples with times.
 //! - [`payload`]: samples to RTP payloads.
+//! - [`ports`]: drivers: AF_XDP with our own steering program, TAP.
 //! - [`rtp`]: RTP headers, RTCP, the reports of a stream.
 
 pub mod delivery;
@@ -18,4 +19,5 @@ pub mod engine;
 pub mod gdsl;
 pub mod media;
 pub mod payload;
+pub mod ports;
 pub mod rtp;

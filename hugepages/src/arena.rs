@@ -1,7 +1,7 @@
 //! One prefaulted mapping for buffers that devices and cores share.
 //!
-//! Pages of 2 MiB are asked for first (`MAP_HUGETLB`, needs a reservation in `vm.nr_hugepages`), then transparent huge pages, then
-//! small pages. What was granted is told by [`Arena::backing`], so that a start-up message and the JSON can say it. Every page is
+//! Reserved huge pages are asked for first (`MAP_HUGETLB`, see [`reserve`](crate::reserve)): of 1 GiB where little of them would be wasted,
+//! then of 2 MiB. Then come transparent huge pages, then small pages. What was granted is told by [`Arena::backing`], so that a start-up message and the JSON can say it. Every page is
 //! touched before `new` returns: fresh memory costs a fault each, which an engine core must never pay.
 
 use std::fmt;
@@ -10,11 +10,18 @@ use std::ptr::NonNull;
 
 /// Size of a huge page.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
-const SMALL_PAGE_BYTES: usize = 4096;
+/// Size of a gigantic page.
+pub const GIGANTIC_PAGE_BYTES: usize = 1 << 30;
+/// Size of an ordinary page.
+pub const SMALL_PAGE_BYTES: usize = 4096;
+/// An arena goes on gigantic pages only if rounding up wastes less than this part of what was asked for.
+const WASTE_DIVISOR: usize = 8;
 
 /// What pages an arena lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
+    /// Reserved 1 GiB pages.
+    Huge1G,
     /// Reserved 2 MiB pages.
     Huge2M,
     /// Ordinary pages that the kernel was asked to make huge when it can.
@@ -23,9 +30,26 @@ pub enum Backing {
     Small,
 }
 
+impl Backing {
+    /// Bytes that certainly lie together in memory, at a multiple of themselves.
+    pub fn page_bytes(self) -> usize {
+        match self {
+            Backing::Huge1G => GIGANTIC_PAGE_BYTES,
+            Backing::Huge2M => HUGE_PAGE_BYTES,
+            Backing::Transparent | Backing::Small => SMALL_PAGE_BYTES,
+        }
+    }
+
+    /// The pages were reserved for this: the kernel neither swaps nor moves them in operation.
+    pub fn is_reserved(self) -> bool {
+        matches!(self, Backing::Huge1G | Backing::Huge2M)
+    }
+}
+
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Backing::Huge1G => "1 GiB huge pages",
             Backing::Huge2M => "2 MiB huge pages",
             Backing::Transparent => "transparent huge pages",
             Backing::Small => "4 KiB pages",
@@ -72,8 +96,14 @@ impl Arena {
         if bytes == 0 {
             return Err(ArenaError::Empty);
         }
+        let reserved = libc::MAP_HUGETLB | libc::MAP_POPULATE;
+        if let Some(len) = gigantic_len(bytes)
+            && let Ok(base) = map(len, reserved | libc::MAP_HUGE_1GB)
+        {
+            return Ok(Self { base, len, backing: Backing::Huge1G });
+        }
         let huge_len = bytes.checked_next_multiple_of(HUGE_PAGE_BYTES).unwrap_or(bytes);
-        if let Ok(base) = map(huge_len, libc::MAP_HUGETLB | libc::MAP_POPULATE) {
+        if let Ok(base) = map(huge_len, reserved | libc::MAP_HUGE_2MB) {
             return Ok(Self { base, len: huge_len, backing: Backing::Huge2M });
         }
         let (len, want_transparent) =
@@ -127,6 +157,12 @@ impl Drop for Arena {
     }
 }
 
+/// Length of `bytes` on gigantic pages, if that wastes little.
+fn gigantic_len(bytes: usize) -> Option<usize> {
+    let len = bytes.checked_next_multiple_of(GIGANTIC_PAGE_BYTES)?;
+    (len - bytes <= bytes / WASTE_DIVISOR).then_some(len)
+}
+
 fn map(len: usize, extra_flags: libc::c_int) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
@@ -149,6 +185,31 @@ mod tests {
         assert!(!arena.backing().to_string().is_empty());
         // SAFETY: the last byte is inside the mapping.
         assert_eq!(unsafe { arena.base().as_ptr().add(arena.len() - 1).read() }, 0);
+    }
+
+    #[test]
+    fn gigantic_pages_are_for_what_nearly_fills_them() {
+        let gib = GIGANTIC_PAGE_BYTES;
+        for (bytes, len) in [
+            (1, None),
+            (gib / 2, None),
+            (gib - gib / 16, Some(gib)),
+            (gib, Some(gib)),
+            (gib + 1, None),
+            (9 * gib - gib / 2, Some(9 * gib)),
+            (usize::MAX, None),
+        ] {
+            assert_eq!(gigantic_len(bytes), len, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn backings_know_their_pages() {
+        for backing in [Backing::Huge1G, Backing::Huge2M, Backing::Transparent, Backing::Small] {
+            assert_eq!(backing.is_reserved(), backing.page_bytes() > SMALL_PAGE_BYTES);
+            let arena = Arena::new(backing.page_bytes().min(HUGE_PAGE_BYTES)).unwrap();
+            assert_eq!(arena.base().as_ptr() as usize % arena.backing().page_bytes(), 0, "a page lies at a multiple of its size");
+        }
     }
 
     #[test]

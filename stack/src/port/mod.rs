@@ -13,6 +13,12 @@
 //! The *interface queue* of IFQ limiting (SYSTEMS: SAPS) is [`Port::queued`]: frames committed and not yet reported as sent. State
 //! machines never answer a frame from within `sink`; they note what is to be said and say it in their egress pass, so that a port is
 //! never borrowed twice.
+//!
+//! Decorators, which stand between a port and its user: [`trace`] writes what passes to a pcap file, [`fault`] drops, corrupts and refuses
+//! from a seed.
+
+pub mod fault;
+pub mod trace;
 
 /// Counters of a port since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,3 +82,52 @@ pub trait Port {
     /// Counters since start.
     fn counters(&self) -> PortCounters;
 }
+
+impl<P: Port + ?Sized> Port for Box<P> {
+    fn mac(&self) -> [u8; 6] {
+        (**self).mac()
+    }
+
+    fn mtu_bytes(&self) -> usize {
+        (**self).mtu_bytes()
+    }
+
+    fn frame_bytes(&self) -> usize {
+        (**self).frame_bytes()
+    }
+
+    fn receive(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        (**self).receive(now_ns, limit, sink)
+    }
+
+    fn frame(&mut self) -> Option<&mut [u8]> {
+        (**self).frame()
+    }
+
+    fn commit(&mut self, len: usize) {
+        (**self).commit(len);
+    }
+
+    fn flush(&mut self, now_ns: u64) -> usize {
+        (**self).flush(now_ns)
+    }
+
+    fn queued(&self) -> usize {
+        (**self).queued()
+    }
+
+    fn capacity(&self) -> usize {
+        (**self).capacity()
+    }
+
+    fn wait(&mut self, timeout_ns: u64, wake: std::os::fd::RawFd) {
+        (**self).wait(timeout_ns, wake);
+    }
+
+    fn counters(&self) -> PortCounters {
+        (**self).counters()
+    }
+}
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,207 @@
+//! What the kernel knows of a network interface, by ioctl(2): netdevice(7) and linux/ethtool.h.
+//!
+//! Not from `/sys/class/net`, which shows the network namespace of whoever mounted it.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Why an interface cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetdevError {
+    /// There is none of that name.
+    #[error("there is no network interface {name:?} here; `ip link` lists them")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// It is no Ethernet interface.
+    #[error("{name} is not an Ethernet interface (hardware type {hardware})")]
+    NotEthernet {
+        /// The name.
+        name: String,
+        /// ARPHRD_ number of linux/if_arp.h.
+        hardware: u16,
+    },
+    /// A question failed.
+    #[error("cannot {what} of {name}: {source}")]
+    Ioctl {
+        /// The name.
+        name: String,
+        /// Which.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// An interface, as it was when it was asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netdev {
+    /// Its name.
+    pub name: String,
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Largest IP packet.
+    pub mtu_bytes: usize,
+    /// Administratively up.
+    pub up: bool,
+    /// Receive queues in use; 1 when the driver does not tell.
+    pub queues: u32,
+}
+
+const HARDWARE_ETHERNET: u16 = libc::ARPHRD_ETHER;
+/// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
+const ETHTOOL_GET_CHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels` of linux/ethtool.h.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    rx_max: u32,
+    tx_max: u32,
+    other_max: u32,
+    combined_max: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// A socket to ask through, and the name.
+struct Question<'a> {
+    socket: OwnedFd,
+    name: &'a str,
+}
+
+impl<'a> Question<'a> {
+    fn new(name: &'a str) -> Result<Self, NetdevError> {
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(NetdevError::Ioctl { name: name.to_owned(), what: "open a socket to ask", source: io::Error::last_os_error() });
+        }
+        // SAFETY: `fd` was just made and belongs to nobody else.
+        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) }, name })
+    }
+
+    /// A request with the name in it; a name that is too long or empty names no interface.
+    fn request(&self) -> Result<libc::ifreq, NetdevError> {
+        let bytes = self.name.as_bytes();
+        if bytes.is_empty() || bytes.len() >= libc::IFNAMSIZ || bytes.contains(&0) {
+            return Err(NetdevError::Unknown { name: self.name.to_owned() });
+        }
+        // SAFETY: an ifreq is integers and a union of such and a pointer; all zero is a value of each.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        Ok(request)
+    }
+
+    fn ask(&self, what: &'static str, number: libc::Ioctl, request: &mut libc::ifreq) -> Result<(), NetdevError> {
+        // SAFETY: `request` is an ifreq with a terminated name; the requests used here read and write only it, and for SIOCETHTOOL the
+        // structure that its pointer was set to by `queues`, which outlives the call.
+        if unsafe { libc::ioctl(self.socket.as_raw_fd(), number, std::ptr::from_mut(request)) } >= 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        let name = self.name.to_owned();
+        Err(match source.raw_os_error() {
+            Some(libc::ENODEV) => NetdevError::Unknown { name },
+            _ => NetdevError::Ioctl { name, what, source },
+        })
+    }
+
+    fn mac(&self) -> Result<[u8; 6], NetdevError> {
+        let mut request = self.request()?;
+        self.ask("read the hardware address", libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: the kernel has just set this member.
+        let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+        if address.sa_family != HARDWARE_ETHERNET {
+            return Err(NetdevError::NotEthernet { name: self.name.to_owned(), hardware: address.sa_family });
+        }
+        let [a, b, c, d, e, f, ..] = address.sa_data.map(|byte| byte as u8);
+        Ok([a, b, c, d, e, f])
+    }
+
+    fn integer(&self, what: &'static str, number: libc::Ioctl) -> Result<i32, NetdevError> {
+        let mut request = self.request()?;
+        self.ask(what, number, &mut request)?;
+        // SAFETY: the kernel has just set an integer of this size at the start of the union (ifr_ifindex, ifr_mtu).
+        Ok(unsafe { request.ifr_ifru.ifru_mtu })
+    }
+
+    fn flags(&self) -> Result<i32, NetdevError> {
+        let mut request = self.request()?;
+        self.ask("read the flags", libc::SIOCGIFFLAGS, &mut request)?;
+        // SAFETY: the kernel has just set this member.
+        Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+    }
+
+    fn queues(&self) -> Option<u32> {
+        let mut channels = Channels { command: ETHTOOL_GET_CHANNELS, ..Channels::default() };
+        let mut request = self.request().ok()?;
+        request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+        self.ask("read the channels", libc::SIOCETHTOOL as libc::Ioctl, &mut request).ok()?;
+        Some((channels.rx + channels.combined).max(1))
+    }
+}
+
+impl Netdev {
+    /// Asks about the interface of this name.
+    ///
+    /// # Errors
+    /// [`NetdevError`].
+    pub fn find(name: &str) -> Result<Self, NetdevError> {
+        let question = Question::new(name)?;
+        Ok(Self {
+            name: name.to_owned(),
+            index: question.integer("read the index", libc::SIOCGIFINDEX)?.cast_unsigned(),
+            mac: question.mac()?,
+            mtu_bytes: usize::try_from(question.integer("read the MTU", libc::SIOCGIFMTU)?).unwrap_or(0),
+            up: question.flags()? & libc::IFF_UP != 0,
+            queues: question.queues().unwrap_or(1),
+        })
+    }
+
+    /// Sets the interface of this name up.
+    ///
+    /// # Errors
+    /// [`NetdevError`]; it needs CAP_NET_ADMIN.
+    pub fn set_up(name: &str) -> Result<(), NetdevError> {
+        let question = Question::new(name)?;
+        let flags = question.flags()? | libc::IFF_UP;
+        let mut request = question.request()?;
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        question.ask("set the flags", libc::SIOCSIFFLAGS, &mut request)
+    }
+
+    /// Sets the MTU of the interface of this name.
+    ///
+    /// # Errors
+    /// [`NetdevError`]; it needs CAP_NET_ADMIN, and drivers have their limits.
+    pub fn set_mtu(name: &str, mtu_bytes: usize) -> Result<(), NetdevError> {
+        let question = Question::new(name)?;
+        let mut request = question.request()?;
+        request.ifr_ifru.ifru_mtu = i32::try_from(mtu_bytes).unwrap_or(i32::MAX);
+        question.ask("set the MTU", libc::SIOCSIFMTU, &mut request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_told_apart() {
+        // The loopback interface is everywhere; its hardware type is its own.
+        let loopback = Netdev::find("lo").unwrap_err();
+        assert!(matches!(loopback, NetdevError::NotEthernet { hardware: 772, .. }), "{loopback}");
+        for name in ["", "a-name-that-is-too-long", "none-such", "lo\0"] {
+            assert!(matches!(Netdev::find(name), Err(NetdevError::Unknown { .. })), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Ports on real interfaces, in network namespaces that each test makes and removes.
+
+mod af_xdp;
+mod endurance;
+mod frames;
+mod namespaces;
+mod tap;
