@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ const TRANSFER_BYTES: usize = 3 << 20;
 struct Echo<P: Port> {
     host: StackHost<P>,
     control: SocketControl,
-    listener: Listener,
+    listeners: [Listener; 2],
     flows: HashMap<SocketAddr, FlowId>,
     streams: Vec<(Stream, Vec<u8>, bool)>,
     start: Instant,
@@ -44,8 +44,9 @@ impl<P: Port> Echo<P> {
         let addresses = vec!["10.77.0.2/24".parse().unwrap(), "2001:db8:77::2/64".parse().unwrap()];
         let iface = IfaceConfig { addresses, detect_duplicates: false, ..IfaceConfig::default() };
         let host = StackHost::new(StackConfig { iface, tcp, ..StackConfig::default() }, port, Some(engine), 1, 0);
-        let listener = control.listen(([0, 0, 0, 0], TCP_PORT).into(), 16).unwrap();
-        Self { host, control, listener, flows: HashMap::new(), streams: Vec::new(), start: Instant::now() }
+        let listeners = [Ipv4Addr::UNSPECIFIED.into(), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
+            .map(|any: IpAddr| control.listen((any, TCP_PORT).into(), 16).unwrap());
+        Self { host, control, listeners, flows: HashMap::new(), streams: Vec::new(), start: Instant::now() }
     }
 
     fn turn(&mut self) {
@@ -68,8 +69,10 @@ impl<P: Port> Echo<P> {
 
     fn connections(&mut self) {
         let context = &mut Context::from_waker(Waker::noop());
-        if let Poll::Ready(stream) = self.listener.poll_accept(context) {
-            self.streams.push((stream.unwrap(), Vec::new(), false));
+        for listener in &self.listeners {
+            if let Poll::Ready(stream) = listener.poll_accept(context) {
+                self.streams.push((stream.unwrap(), Vec::new(), false));
+            }
         }
         let mut buffer = [0; 4096];
         for (stream, bytes, ended) in &mut self.streams {
