@@ -2,6 +2,7 @@
 //! same functions in `make test`. A body must hold on every input: it panics only when the code under test broke a promise.
 
 pub mod config;
+pub mod interface;
 pub mod mp4_index;
 pub mod packetise;
 pub mod range_header;
@@ -13,8 +14,9 @@ pub mod transport_header;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("config", config::run),
+    ("interface", interface::run),
     ("mp4_index", mp4_index::run),
     ("packetise", packetise::run),
     ("range_header", range_header::run),
