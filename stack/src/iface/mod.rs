@@ -46,7 +46,7 @@ use std::net::IpAddr;
 use self::address::Addresses;
 use self::answers::{Answers, PARCEL_PATIENCE_NS};
 use self::header::{HOP_LIMIT, IpHeader, Link};
-use self::limit::Bucket;
+pub(crate) use self::limit::Bucket;
 use self::neighbour::{Lookup, Neighbours};
 use self::routes::Routes;
 use self::speech::Speech;
