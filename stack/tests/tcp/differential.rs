@@ -156,7 +156,10 @@ fn transfer(ours_sends: bool, ours_connects: bool, bytes: u64, loss: f64, seed: 
         tcp.egress(now_ns, &mut out);
         let ways = [(false, out.0), (true, wire.from_smoltcp.drain(..).collect())];
         for (to_us, packets) in ways {
-            for packet in packets.into_iter().filter(|_| !random.chance(loss)) {
+            for packet in packets {
+                if random.chance(loss) {
+                    continue;
+                }
                 let late_ns = if random.chance(loss) { random.below(5 * MS) } else { 0 };
                 flying.push((now_ns + 5 * MS + late_ns, to_us, packet));
             }
