@@ -229,7 +229,7 @@ mod tests {
                     prop_assert!(out[..taken].iter().enumerate().all(|(i, b)| *b == byte(read_to + i as u32)));
                     read_to = read_to + taken as u32;
                 } else {
-                    let gap = if gap < 4000 { 0 } else { gap - 4000 };
+                    let gap = gap.saturating_sub(4000);
                     let bytes: Vec<u8> = (0..len as u32).map(|i| byte(next + gap + i)).collect();
                     next = next + queue.store(&mut pool, &mut lists, next, gap, &bytes).unwrap_or(0);
                 }

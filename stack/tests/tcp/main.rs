@@ -1,5 +1,6 @@
 //! TCP against itself, against traces, and against another implementation, in simulated time.
 
+mod allocation;
 mod bulk;
 mod differential;
 mod link;

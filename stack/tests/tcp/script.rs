@@ -79,10 +79,10 @@ pub fn run_file(text: &str) -> Vec<String> {
                 failures.push(format!("{name}: {error}"));
             }
             (name, runner) = (title, Some(Ok(Runner::new())));
-        } else if let (false, Some(Ok(active))) = (line.is_empty(), &mut runner) {
-            if let Err(error) = active.line(line) {
-                runner = Some(Err(format!("line {number}: {line}\n    {error}")));
-            }
+        } else if let (false, Some(Ok(active))) = (line.is_empty(), &mut runner)
+            && let Err(error) = active.line(line)
+        {
+            runner = Some(Err(format!("line {number}: {line}\n    {error}")));
         }
     }
     if let Some(Err(error)) = runner.map(|runner| runner.and_then(Runner::finish)) {

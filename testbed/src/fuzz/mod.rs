@@ -7,18 +7,20 @@ pub mod packetise;
 pub mod range_header;
 pub mod rtcp;
 pub mod rtsp_input;
+pub mod tcp_segments;
 pub mod transport_header;
 
 /// A fuzz target's body.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("config", config::run),
     ("mp4_index", mp4_index::run),
     ("packetise", packetise::run),
     ("range_header", range_header::run),
     ("rtcp", rtcp::run),
     ("rtsp_input", rtsp_input::run),
+    ("tcp_segments", tcp_segments::run),
     ("transport_header", transport_header::run),
 ];
