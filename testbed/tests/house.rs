@@ -46,6 +46,7 @@ const UNSAFE_FILES: &[&str] = &[
     "stack/examples/host_send.rs",
     "stack/src/kernel/mmsg.rs",
     "stack/src/kernel/sockopt.rs",
+    "stack/tests/tcp/allocation.rs",
     "stack/tests/without_allocation.rs",
     "testbed/src/load/sys.rs",
     "testbed/src/player/signal.rs",

@@ -8,6 +8,7 @@ pub mod packetise;
 pub mod range_header;
 pub mod rtcp;
 pub mod rtsp_input;
+pub mod tcp_segments;
 pub mod transport_header;
 
 /// A fuzz target's body.
@@ -22,5 +23,6 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("range_header", range_header::run),
     ("rtcp", rtcp::run),
     ("rtsp_input", rtsp_input::run),
+    ("tcp_segments", tcp_segments::run),
     ("transport_header", transport_header::run),
 ];
