@@ -155,6 +155,7 @@ impl<P: Port> StackHost<P> {
         let headers_bytes = if has_ipv6 { HEADERS_V6_BYTES } else { HEADERS_V4_BYTES };
         let max_datagram_bytes = config.max_datagram_bytes.min(port.mtu_bytes().saturating_sub(headers_bytes));
         config.tcp.mtu_bytes = port.mtu_bytes();
+        config.tcp.verify_checksums &= !config.iface.rx_checksums_done;
         config.iface.seed ^= seed;
         Self {
             iface: Interface::new(config.iface, port.mac(), port.mtu_bytes(), now_ns),

@@ -15,7 +15,7 @@ pub mod transport_header;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config::run),
     ("interface", interface::run),
     ("mp4_index", mp4_index::run),
