@@ -67,6 +67,11 @@ impl<T> Slots<T> {
         if entry.id == id { entry.value.as_mut() } else { None }
     }
 
+    /// All values.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|entry| entry.value.as_mut())
+    }
+
     /// Takes the value out; the id is stale from now on.
     pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
         let slot = self.slot(id);

@@ -24,6 +24,7 @@ const HOT_ROOMS: [&str; 4] = ["dataplane/src/", "stack/src/", "pacing/src/", "hu
 const UNSAFE_FILES: &[&str] = &[
     "controlplane/src/cli/os.rs",
     "dataplane/examples/disk_read.rs",
+    "dataplane/examples/port_bench.rs",
     "dataplane/src/disks/file.rs",
     "dataplane/src/disks/tests.rs",
     "dataplane/src/disks/uring/ring.rs",
@@ -45,6 +46,8 @@ const UNSAFE_FILES: &[&str] = &[
     "stack/examples/host_send.rs",
     "stack/src/kernel/mmsg.rs",
     "stack/src/kernel/sockopt.rs",
+    "stack/tests/tcp/allocation.rs",
+    "stack/tests/without_allocation.rs",
     "testbed/src/load/sys.rs",
     "testbed/src/net/packet.rs",
     "testbed/src/net/sys.rs",

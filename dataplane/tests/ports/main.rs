@@ -4,4 +4,5 @@ mod af_xdp;
 mod endurance;
 mod frames;
 mod namespaces;
+mod own_stack;
 mod tap;

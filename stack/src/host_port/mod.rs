@@ -25,7 +25,9 @@ use self::parking::{Ends, Offered, Parking};
 use self::share::{Segments, Share};
 use crate::address;
 use crate::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Received, StreamError, StreamId};
-use crate::iface::{Asker, IfaceConfig, IfaceCounters, Ingress, Interface, Path, PathError, PathErrorKind, PathFailure, UdpTemplate};
+use crate::iface::{
+    Asker, Bucket, IfaceConfig, IfaceCounters, Ingress, Interface, Path, PathError, PathErrorKind, PathFailure, UdpTemplate,
+};
 use crate::port::{Port, PortCounters};
 use crate::slots::Slots;
 use crate::sockets::{Lent, SocketEngine, SocketId};
@@ -37,6 +39,8 @@ const TCP: u8 = 6;
 const HEADERS_V4_BYTES: usize = 28;
 /// IPv6 and UDP headers.
 const HEADERS_V6_BYTES: usize = 48;
+/// ICMP errors about flows that are looked into; each costs a walk over the flows, and anybody can send them.
+const PATH_ERRORS_PER_SECOND: u32 = 100;
 /// Frames asked of the port at once.
 const RX_BURST: usize = 32;
 
@@ -94,6 +98,8 @@ pub enum StackStream {
 struct Flow {
     spec: FlowSpec,
     way: Option<(Path, UdpTemplate)>,
+    /// A router said that our packets are too big for its next link: from now on they may be cut.
+    narrow: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -136,6 +142,8 @@ pub struct StackHost<P: Port> {
     reserved_frames: usize,
     rx_frames_per_turn: usize,
     path_errors: u64,
+    path_error_rate: Bucket,
+    identification: u16,
     counters: HostCounters,
 }
 
@@ -147,6 +155,7 @@ impl<P: Port> StackHost<P> {
         let headers_bytes = if has_ipv6 { HEADERS_V6_BYTES } else { HEADERS_V4_BYTES };
         let max_datagram_bytes = config.max_datagram_bytes.min(port.mtu_bytes().saturating_sub(headers_bytes));
         config.tcp.mtu_bytes = port.mtu_bytes();
+        config.tcp.verify_checksums &= !config.iface.rx_checksums_done;
         config.iface.seed ^= seed;
         Self {
             iface: Interface::new(config.iface, port.mac(), port.mtu_bytes(), now_ns),
@@ -168,6 +177,8 @@ impl<P: Port> StackHost<P> {
             reserved_frames: config.reserved_frames.min(port.capacity() / 2),
             rx_frames_per_turn: config.rx_frames_per_turn.max(1),
             path_errors: 0,
+            path_error_rate: Bucket::new(PATH_ERRORS_PER_SECOND, PATH_ERRORS_PER_SECOND / 10),
+            identification: 0,
             counters: HostCounters::default(),
             port,
         }
@@ -272,7 +283,9 @@ impl<P: Port> StackHost<P> {
         if let Some(sockets) = sockets {
             sockets.poll(*now_ns, tcp, &|to| iface.source(*now_ns, to));
         }
-        let mut segments = Segments { share: Share { port, reserve: *reserved_frames }, iface, now_ns: *now_ns, sent: 0 };
+        let mut segments = Segments { share: Share { port, reserve: *reserved_frames }, iface, now_ns: *now_ns };
+        // Before TCP, so that it cannot crowd out what others wait for, and after it, for neighbours that it wants.
+        segments.iface.egress(*now_ns, &mut segments.share);
         tcp.egress(*now_ns, &mut segments);
         segments.iface.egress(*now_ns, &mut segments.share);
     }
@@ -292,7 +305,9 @@ struct Inward<'a> {
     iface: &'a mut Interface,
     tcp: &'a mut Tcp,
     counters: &'a mut HostCounters,
+    flows: &'a mut Slots<Flow>,
     path_errors: &'a mut u64,
+    path_error_rate: &'a mut Bucket,
     ports: [u16; 2],
     now_ns: u64,
     shown: usize,
@@ -315,7 +330,22 @@ impl Inward<'_> {
             Ingress::Error(PathError { local, remote, protocol: TCP, header, kind }) => {
                 self.tcp.icmp_error(self.now_ns, local, remote, header, tcp_error(kind));
             }
-            Ingress::Error(_) => *self.path_errors += 1,
+            Ingress::Error(error) => self.flow_error(error),
+        }
+    }
+
+    /// An error about a datagram of a flow. Where packets are too big they may be cut from now on, as the kernel does it; only IPv4 can.
+    fn flow_error(&mut self, PathError { remote, header, kind, .. }: PathError<'_>) {
+        *self.path_errors += 1;
+        let Some(&[from_high, from_low, to_high, to_low]) = header.first_chunk::<4>() else { return };
+        let (from, to) = (u16::from_be_bytes([from_high, from_low]), u16::from_be_bytes([to_high, to_low]));
+        if !matches!(kind, PathErrorKind::PacketTooBig { .. }) || !remote.is_ipv4() || !self.path_error_rate.take(self.now_ns) {
+            return;
+        }
+        let remote = SocketAddr::new(remote, to);
+        for flow in self.flows.iter_mut() {
+            let port = self.ports.get(usize::from(flow.spec.local_port));
+            flow.narrow |= flow.spec.remote == remote && port == Some(&from);
         }
     }
 }
@@ -333,7 +363,7 @@ impl<P: Port> Host for StackHost<P> {
 
     fn open_flow(&mut self, spec: FlowSpec) -> Result<FlowId, HostError> {
         let spec = self.checked(spec)?;
-        let id = self.flows.insert(Flow { spec, way: None }).map_err(|_| HostError::TableFull)?;
+        let id = self.flows.insert(Flow { spec, way: None, narrow: false }).map_err(|_| HostError::TableFull)?;
         // Asks for the neighbour now, so that it is known when the first datagram is due.
         self.find_way(id, spec);
         Ok(FlowId(id))
@@ -343,7 +373,7 @@ impl<P: Port> Host for StackHost<P> {
         let old = self.flows.get(flow.0).ok_or(HostError::Unknown)?.spec;
         let spec = self.checked(FlowSpec { remote, ..old })?;
         if let Some(entry) = self.flows.get_mut(flow.0) {
-            *entry = Flow { spec, way: None };
+            *entry = Flow { spec, way: None, narrow: false };
         }
         self.open = Open::Nothing;
         self.find_way(flow.0, spec);
@@ -385,9 +415,13 @@ impl<P: Port> Host for StackHost<P> {
         match std::mem::replace(&mut self.open, Open::Nothing) {
             Open::Nothing => return,
             Open::Frame(id) => {
-                let Some((_, template)) = self.flows.get(id).and_then(|flow| flow.way.as_ref()) else { return };
-                let Some(frame) = self.port.frame() else { return };
+                let Some(flow) = self.flows.get(id) else { return };
+                let (Some((_, template)), Some(frame)) = (&flow.way, self.port.frame()) else { return };
                 let total = template.complete(frame, len);
+                if flow.narrow {
+                    self.identification = self.identification.wrapping_add(1);
+                    template.allow_cutting(frame, self.identification);
+                }
                 self.port.commit(total);
                 self.counters.tx_datagrams += 1;
                 self.counters.tx_bytes += len as u64;
@@ -417,8 +451,8 @@ impl<P: Port> Host for StackHost<P> {
     fn receive(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(Received, &[u8])) -> usize {
         self.now_ns = self.now_ns.max(now_ns);
         self.open = Open::Nothing;
-        let Self { port, iface, tcp, counters, path_errors, ports, now_ns, rx_frames_per_turn, .. } = self;
-        let mut inward = Inward { iface, tcp, counters, path_errors, ports: *ports, now_ns: *now_ns, shown: 0 };
+        let Self { port, iface, tcp, flows, counters, path_errors, path_error_rate, ports, now_ns, rx_frames_per_turn, .. } = self;
+        let mut inward = Inward { iface, tcp, flows, counters, path_errors, path_error_rate, ports: *ports, now_ns: *now_ns, shown: 0 };
         let mut frames_left = *rx_frames_per_turn;
         while frames_left > 0 && inward.shown < limit {
             // No frame holds more than one datagram.

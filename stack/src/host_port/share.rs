@@ -31,8 +31,6 @@ pub(super) struct Segments<'a, P> {
     pub(super) share: Share<'a, P>,
     pub(super) iface: &'a mut Interface,
     pub(super) now_ns: u64,
-    /// Segments that went out.
-    pub(super) sent: u64,
 }
 
 impl<P: Port> SegmentOut for Segments<'_, P> {
@@ -51,7 +49,6 @@ impl<P: Port> SegmentOut for Segments<'_, P> {
         let Some((at, segment)) = written.and_then(|at| Some((at, frame.get_mut(at..at + len)?))) else { return SendOutcome::NoRoute };
         fill(segment);
         self.share.commit(at + len);
-        self.sent += 1;
         SendOutcome::Sent
     }
 }

@@ -175,6 +175,39 @@ fn datagrams_to_other_ports_are_refused() {
     assert_eq!(rig.host.counters().rx_datagrams, 2);
 }
 
+/// RFC 1191: the kernel-socket host does the same, and for the same reason.
+#[test]
+fn on_a_narrow_path_datagrams_may_be_cut() {
+    let mut rig = Rig::new(StackConfig::default(), WireConfig::default(), 256);
+    rig.arp(1, [10, 0, 0, 2]);
+    rig.pass(0);
+    let (narrow, wide) = (rig.flow("10.0.0.2:5004"), rig.flow("10.0.0.2:5005"));
+    rig.seen();
+    let headers = |rig: &mut Rig| {
+        for flow in [narrow, wide, narrow] {
+            rig.put(flow, 1);
+        }
+        rig.flush();
+        let frames: Vec<Vec<u8>> = rig.seen();
+        let right = |header: &[u8]| {
+            let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+            (sum & 0xffff) + (sum >> 16) == 0xffff
+        };
+        assert!(frames.iter().all(|frame| right(&frame[14..34])));
+        frames.iter().map(|frame| [frame[18], frame[19], frame[20]]).collect::<Vec<_>>()
+    };
+    assert_eq!(headers(&mut rig), [[0, 0, 0x40]; 3], "no identification, not to be cut");
+    let mut error = vec![3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 128, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    error.extend([0x1b, 0x3a, 0x13, 0x8c, 0, 108, 0, 0]);
+    let mut sum: u32 = error.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    error[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    rig.say(&packet(1, &error));
+    rig.pass(MS);
+    assert_eq!(rig.host.path_errors(), 1);
+    assert_eq!(headers(&mut rig), [[0, 1, 0], [0, 0, 0x40], [0, 2, 0]]);
+}
+
 /// The line takes a frame per millisecond; others would fill the queue if they could.
 #[test]
 fn what_is_not_rtp_leaves_a_reserve_of_frames() {

@@ -138,7 +138,7 @@ mod tests {
         for (name, bytes, expected) in cases {
             assert_eq!(walk(&bytes), expected, "{name}");
         }
-        let long = vec![[60, 0, 1, 4, 0, 0, 0, 0]; HEADERS_MAX + 1];
+        let long = [[60, 0, 1, 4, 0, 0, 0, 0]; HEADERS_MAX + 1];
         let parts: Vec<&[u8]> = long.iter().map(|part| &part[..]).collect();
         assert_eq!(walk(&packet(60, &parts)), Err(Stop::Malformed));
     }

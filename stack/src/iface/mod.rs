@@ -46,7 +46,7 @@ use std::net::IpAddr;
 use self::address::Addresses;
 use self::answers::{Answers, PARCEL_PATIENCE_NS};
 use self::header::{HOP_LIMIT, IpHeader, Link};
-use self::limit::Bucket;
+pub(crate) use self::limit::Bucket;
 use self::neighbour::{Lookup, Neighbours};
 use self::routes::Routes;
 use self::speech::Speech;
@@ -173,6 +173,9 @@ impl Interface {
 
     /// Says what is to be said: steps of own addresses, solicitations, answers. Stops when `out` has no frame left; the rest waits.
     pub fn egress(&mut self, now_ns: u64, out: &mut dyn FrameOut) {
+        if !self.answers.is_waiting() && self.next_ns().is_none_or(|at_ns| at_ns > now_ns) {
+            return;
+        }
         let Self { addresses, routes, neighbours, answers, speech, .. } = self;
         let link_local = addresses.iter().find_map(|(cidr, state)| match cidr.addr() {
             IpAddr::V6(addr) if addr.is_unicast_link_local() && state == AddressState::Preferred => Some(addr),

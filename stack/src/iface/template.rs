@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Interface;
 use super::checksum::Sum;
-use super::header::{HOP_LIMIT, IPV6_BYTES, IpHeader, LINK_BYTES_MAX, PROTOCOL_UDP, UDP_BYTES, pseudo_sum, put};
+use super::header::{HOP_LIMIT, IPV4_BYTES, IPV6_BYTES, IpHeader, LINK_BYTES_MAX, PROTOCOL_UDP, UDP_BYTES, pseudo_sum, put};
 use super::neighbour::{Handle, Mac};
 
 const HEADER_BYTES_MAX: usize = LINK_BYTES_MAX + IPV6_BYTES + UDP_BYTES;
@@ -75,6 +75,18 @@ impl UdpTemplate {
 }
 
 impl UdpTemplate {
+    /// Lets routers cut a frame that was just completed: no "don't fragment", and so an identification (RFC 6864 4.2). IPv6 packets are
+    /// left as they are, no router cuts those.
+    pub fn allow_cutting(&self, frame: &mut [u8], identification: u16) {
+        let at = usize::from(self.ip_at);
+        let Some(header) = frame.get_mut(at..at + IPV4_BYTES).filter(|_| self.ipv4) else { return };
+        put(header, 4, &identification.to_be_bytes());
+        put(header, 6, &[0; 2]);
+        put(header, 10, &[0; 2]);
+        let checksum = Sum::default().bytes(header).checksum();
+        put(header, 10, &checksum);
+    }
+
     fn copy<const BYTES: usize>(&self, header: &mut [u8]) {
         if let (Some(to), Some(from)) = (header.first_chunk_mut::<BYTES>(), self.bytes.first_chunk::<BYTES>()) {
             *to = *from;

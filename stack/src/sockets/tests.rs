@@ -11,7 +11,7 @@ use crate::host::{Host, StreamError};
 use crate::host_port::{StackConfig, StackHost, StackStream};
 use crate::iface::IfaceConfig;
 use crate::tcp::{Tcp, TcpConfig};
-use crate::wire::{SimPort, SimPortConfig, Wire, WireConfig, WirePool, sim_ports};
+use crate::wire::{Probability, SimPort, SimPortConfig, Wire, WireConfig, WirePool, sim_ports};
 
 const MS: u64 = 1_000_000;
 
@@ -49,7 +49,11 @@ fn address(side: usize, port: u16) -> SocketAddr {
 
 impl Net {
     fn new(config: SocketConfig) -> Self {
-        let wire = |seed| Wire::new(WireConfig { delay_ns: MS, ..WireConfig::default() }, WirePool::default(), seed);
+        Self::over(config, WireConfig { delay_ns: MS, ..WireConfig::default() })
+    }
+
+    fn over(config: SocketConfig, wire: WireConfig) -> Self {
+        let wire = |seed| Wire::new(wire, WirePool::default(), seed);
         let port = |last| SimPortConfig { mac: [2, 0, 0, 0, 0, last], ..SimPortConfig::default() };
         let (a, b, _) = sim_ports(port(1), port(2), wire(1), wire(2));
         let side = |nth: usize, port: SimPort| {
@@ -185,6 +189,36 @@ fn much_in_both_directions_with_stop_and_go() {
         }
     }
     assert!(read[0] == bytes && read[1] == bytes, "{written:?} {} {}", read[0].len(), read[1].len());
+}
+
+/// Neighbours are asked for again, segments are sent again, and messages between the cores are not lost.
+#[test]
+fn all_of_it_over_a_bad_link() {
+    let some = Probability::new(0.05);
+    let bad = WireConfig { delay_ns: 2 * MS, loss: some, reordering: some, duplication: some, corruption: some, ..WireConfig::default() };
+    let mut net = Net::over(SocketConfig::default(), bad);
+    let listener = net.listener();
+    for nth in 0..5_u8 {
+        let (client, server) = net.connected(&listener);
+        let bytes: Vec<u8> = (0..40_000_u32).map(|at| (at % 251) as u8 ^ nth).collect();
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (mut written, mut read) = (0, Vec::<u8>::new());
+            let mut buffer = [0; 5000];
+            for _ in 0..100_000 {
+                if let Poll::Ready(count) = no_wait(|context| from.poll_write(context, &bytes[written..])) {
+                    written += count.unwrap();
+                }
+                if let Poll::Ready(count) = no_wait(|context| to.poll_read(context, &mut buffer)) {
+                    read.extend(&buffer[..count.unwrap()]);
+                }
+                if read.len() == bytes.len() {
+                    break;
+                }
+                net.turn();
+            }
+            assert!(read == bytes, "{} of {} bytes", read.len(), bytes.len());
+        }
+    }
 }
 
 #[test]

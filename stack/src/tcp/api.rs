@@ -374,7 +374,7 @@ pub struct Memory {
     pub payload_bytes: usize,
     /// Bytes of it that are free.
     pub payload_free_bytes: usize,
-    /// Bytes for segments in flight.
+    /// Bytes for segments in flight, and for those that arrived out of order.
     pub segments_bytes: usize,
     /// Connections in all states, those that are over and not given back included.
     pub connections: usize,

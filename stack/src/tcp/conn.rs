@@ -207,7 +207,7 @@ impl Conn {
             ts_offset: 0,
             sack: false,
             syn_due: false,
-            syn_sent_ns: 0,
+            syn_sent_ns: NEVER,
             snd: Sender::new(Seq(0), config.congestion, config.rto_min_ns, config.rto_max_ns),
             rcv: Receiver::new(Seq(0)),
             timers: Timers::OFF,
@@ -314,7 +314,7 @@ impl Conn {
     /// The connection is over before its time.
     pub fn fail(&mut self, shared: &mut Shared, error: TcpError) {
         self.error = Some(error);
-        self.rcv.queue.clear(&mut shared.blocks);
+        self.rcv.queue.clear(&mut shared.blocks, &mut shared.ranges);
         self.end(shared);
         self.tell(shared, Events::FAILED | Events::READABLE | Events::WRITABLE);
     }
@@ -358,7 +358,7 @@ impl Conn {
         if !matches!(self.state, State::Closed | State::TimeWait) {
             self.reset_peer(shared);
         }
-        self.rcv.queue.clear(&mut shared.blocks);
+        self.rcv.queue.clear(&mut shared.blocks, &mut shared.ranges);
         self.end(shared);
     }
 
@@ -396,7 +396,7 @@ impl Conn {
     }
 
     /// Options of a segment that is no SYN; SACK blocks come first only if `room` bytes allow. False: they did not fit.
-    pub fn options(&self, now_ns: u64, room: usize) -> (Options, bool) {
+    pub fn options(&self, shared: &Shared, now_ns: u64, room: usize) -> (Options, bool) {
         let mut options = Options::default();
         if self.timestamps {
             options.timestamps = Some((self.ts_at(now_ns), self.rcv.ts_recent));
@@ -408,7 +408,7 @@ impl Conn {
         if let Some((start, end)) = self.rcv.duplicate {
             sack.push(start, end);
         }
-        self.rcv.queue.ranges().report(&mut sack);
+        self.rcv.queue.ranges().report(&shared.ranges, self.rcv.fin, &mut sack);
         let fits = 4 + 8 * sack.as_slice().len() <= room;
         if fits {
             options.sack = sack;

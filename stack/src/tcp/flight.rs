@@ -392,7 +392,7 @@ impl Flight {
     /// Cuts a segment that has become too long for the path in two; the second part gets a record of its own. False when there is none.
     pub fn split(&mut self, records: &mut Records, blocks: &Blocks, index: u32, len: u32) -> bool {
         let Some(&whole) = records.get(index) else { return false };
-        if len == 0 || whole.len() <= len || whole.sacked() {
+        if len == 0 || whole.payload_len() <= len as usize || whole.sacked() {
             return false;
         }
         let Some(rest) = records.take() else { return false };

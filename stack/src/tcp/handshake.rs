@@ -70,15 +70,14 @@ impl Tcp {
         if !header.has(flag::SYN) || header.has(flag::FIN) {
             return;
         }
-        let Some(entry) = self.listeners.get_mut(listener) else { return };
-        if entry.half_open + entry.queue.len() < entry.backlog {
-            if let Some(index) = self.open_half(listener, segment, None) {
-                self.drive(index, |conn, shared| {
-                    conn.syn_due = true;
-                    conn.wake(shared);
-                });
-                return;
-            }
+        let Some(entry) = self.listeners.get(listener) else { return };
+        let room = entry.half_open + entry.queue.len() < entry.backlog;
+        if let Some(index) = room.then(|| self.open_half(listener, segment, None)).flatten() {
+            self.drive(index, |conn, shared| {
+                conn.syn_due = true;
+                conn.wake(shared);
+            });
+            return;
         }
         self.send_cookie(listener, segment);
     }

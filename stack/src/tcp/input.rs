@@ -56,7 +56,7 @@ impl Conn {
     }
 
     fn sample_handshake(&mut self, now_ns: u64) {
-        if self.snd.rtt.backoff == 0 && self.syn_sent_ns > 0 {
+        if self.snd.rtt.backoff == 0 && self.syn_sent_ns != NEVER {
             self.snd.rtt.sample(now_ns, now_ns.saturating_sub(self.syn_sent_ns));
         }
     }
@@ -291,13 +291,13 @@ impl Conn {
         };
         let start = seq + behind as u32;
         let (gap, end) = (start.since(self.rcv.nxt), start + fresh.len() as u32);
-        if gap > 0 && self.rcv.queue.ranges().covers(start, end).is_some() {
+        if gap > 0 && self.rcv.queue.ranges().cover(&shared.ranges, start, end) {
             self.rcv.duplicate = Some((start, end));
             return self.ack_now(shared);
         }
         let had_gaps = !self.rcv.queue.ranges().is_empty();
         self.rcv.full = self.rcv.full.max(payload.len() as u32);
-        match self.rcv.queue.store(&mut shared.blocks, self.rcv.nxt, gap, fresh) {
+        match self.rcv.queue.store(&mut shared.blocks, &mut shared.ranges, self.rcv.nxt, gap, fresh) {
             None => {
                 shared.counters.rx_no_room += 1;
                 self.ack_now(shared);

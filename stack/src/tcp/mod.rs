@@ -172,7 +172,7 @@ impl Tcp {
 
     fn vacate(&mut self, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize) else { return };
-        conn.rcv.queue.clear(&mut self.shared.blocks);
+        conn.rcv.queue.clear(&mut self.shared.blocks, &mut self.shared.ranges);
         conn.generation = conn.generation.wrapping_add(1);
         conn.held = false;
         conn.listener = None;
@@ -230,7 +230,7 @@ impl Tcp {
             per_connection_bytes: per_connection + self.table.bytes() / self.conns.len(),
             payload_bytes: self.shared.blocks.memory_bytes(),
             payload_free_bytes: self.shared.blocks.free() * blocks::BLOCK_BYTES,
-            segments_bytes: self.shared.records.memory_bytes(),
+            segments_bytes: self.shared.records.memory_bytes() + self.shared.ranges.memory_bytes(),
             connections: self.conns.len() - self.free.len(),
         }
     }

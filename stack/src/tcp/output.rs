@@ -81,8 +81,7 @@ impl Conn {
         }
         if self.snd.recovery.probe_due {
             // RFC 8985 7.3: new data if there is any, the last segment if not.
-            let len = self.new_len(u64::MAX);
-            return match len {
+            return match self.new_len(u64::MAX, true) {
                 Some((len, fin)) => Some(Next::New { len, fin }),
                 None if self.snd.flight.is_empty() => None,
                 None => Some(Next::Again(self.snd.flight.last_index())),
@@ -101,12 +100,13 @@ impl Conn {
                 self.snd.last_sent_ns = now_ns;
             }
         }
-        let (len, fin) = self.new_len(self.snd.congestion.cwnd.saturating_sub(in_flight))?;
+        let (len, fin) = self.new_len(self.snd.congestion.cwnd.saturating_sub(in_flight), false)?;
         Some(Next::New { len, fin })
     }
 
     /// Length of the next new segment, and whether it carries the FIN, when `room` bytes more may be in flight (RFC 9293 3.8.6.2.1 and 3.7.4).
-    fn new_len(&self, room: u64) -> Option<(u32, bool)> {
+    /// A probe may be small whatever the rules against small segments say.
+    fn new_len(&self, room: u64, probe: bool) -> Option<(u32, bool)> {
         let snd = &self.snd;
         let unsent = snd.queue.unsent_len() as u32;
         let usable = (snd.una + snd.window).since(snd.nxt);
@@ -122,7 +122,7 @@ impl Conn {
         let idle = snd.flight.is_empty();
         let full = len == snd.mss;
         let may_be_small = if last { self.no_delay || idle || fin } else { len >= snd.window_max / 2 };
-        (full || may_be_small || self.probe_due).then_some((len, fin)).filter(|_| len > 0 || fin)
+        (full || may_be_small || probe || self.probe_due).then_some((len, fin)).filter(|_| len > 0 || fin)
     }
 
     fn send_new(&mut self, shared: &mut Shared, now_ns: u64, out: &mut dyn SegmentOut, len: u32, fin: bool) -> SendOutcome {
@@ -163,8 +163,8 @@ impl Conn {
         if outcome != SendOutcome::Sent {
             return outcome;
         }
-        if self.snd.recovery.first_resend_ts.is_none() {
-            self.snd.recovery.first_resend_ts = Some(self.ts_at(now_ns));
+        if self.snd.recovery.first_resend.is_none() {
+            self.snd.recovery.first_resend = Some((record.end, self.ts_at(now_ns)));
         }
         if index == self.snd.flight.first_index() {
             self.snd.recovery.rto_from_ns = now_ns;
@@ -243,7 +243,7 @@ impl Conn {
         len: usize,
     ) -> SendOutcome {
         let room = if len == 0 { usize::MAX } else { (self.snd.mss as usize).saturating_sub(len) };
-        let (options, tells_all) = self.options(now_ns, room);
+        let (options, tells_all) = self.options(shared, now_ns, room);
         let window = self.offer_window(shared);
         let header = Header { seq, ack: self.rcv.nxt, flags, window, options };
         let outcome = self.hand_down(shared, out, &header, at, len);

@@ -1,7 +1,7 @@
 //! The send queue and the receive queue of a connection: bytes in chains of blocks.
 
 use super::blocks::{BLOCK_BYTES, Blocks, Chain, Cursor, NONE};
-use super::reassembly::Ranges;
+use super::reassembly::{RangeLists, Ranges};
 use super::seq::Seq;
 
 /// One part in this many of the pool is kept for received bytes, so that writers cannot stop every reader.
@@ -115,12 +115,12 @@ impl RecvQueue {
 
     /// Stores bytes that start `gap` after `next_seq`, the next one in order. Returns by how much the bytes in order have grown, or
     /// `None` when nothing could be kept.
-    pub fn store(&mut self, pool: &mut Blocks, next_seq: Seq, gap: u32, bytes: &[u8]) -> Option<u32> {
+    pub fn store(&mut self, pool: &mut Blocks, lists: &mut RangeLists, next_seq: Seq, gap: u32, bytes: &[u8]) -> Option<u32> {
         let offset = self.readable + gap as usize;
         self.chain.grow(pool, offset + bytes.len(), 0);
         let take = bytes.len().min(self.chain.capacity().saturating_sub(offset));
         let start = next_seq + gap;
-        if take == 0 || (gap > 0 && !self.ranges.insert(start, start + take as u32)) {
+        if take == 0 || (gap > 0 && !self.ranges.insert(lists, start, start + take as u32)) {
             self.trim(pool);
             return None;
         }
@@ -133,7 +133,7 @@ impl RecvQueue {
             return Some(0);
         }
         let end = start + take as u32;
-        let end = self.ranges.take_from(end);
+        let end = self.ranges.take_from(lists, end);
         let grown = end.since(next_seq);
         self.next = pool.advance(self.next, grown as usize);
         self.readable += grown as usize;
@@ -161,8 +161,9 @@ impl RecvQueue {
         }
     }
 
-    pub fn clear(&mut self, pool: &mut Blocks) {
+    pub fn clear(&mut self, pool: &mut Blocks, lists: &mut RangeLists) {
         self.chain.clear(pool);
+        self.ranges.clear(lists);
         *self = Self::EMPTY;
     }
 }
@@ -217,6 +218,7 @@ mod tests {
         fn the_receive_queue_puts_bytes_in_order(ops in prop::collection::vec((any::<bool>(), 0..12_000u32, 1..5000usize), 1..100)) {
             let byte = |seq: Seq| (seq.0 / 3) as u8 ^ (seq.0 >> 9) as u8;
             let mut pool = Blocks::new(8 * BLOCK_BYTES);
+            let mut lists = RangeLists::new(1);
             let mut queue = RecvQueue::EMPTY;
             let (mut next, mut read_to) = (Seq(u32::MAX - 5000), Seq(u32::MAX - 5000));
             for (read, gap, len) in ops {
@@ -227,13 +229,13 @@ mod tests {
                     prop_assert!(out[..taken].iter().enumerate().all(|(i, b)| *b == byte(read_to + i as u32)));
                     read_to = read_to + taken as u32;
                 } else {
-                    let gap = if gap < 4000 { 0 } else { gap - 4000 };
+                    let gap = gap.saturating_sub(4000);
                     let bytes: Vec<u8> = (0..len as u32).map(|i| byte(next + gap + i)).collect();
-                    next = next + queue.store(&mut pool, next, gap, &bytes).unwrap_or(0);
+                    next = next + queue.store(&mut pool, &mut lists, next, gap, &bytes).unwrap_or(0);
                 }
                 prop_assert_eq!(queue.readable(), next.since(read_to) as usize);
             }
-            queue.clear(&mut pool);
+            queue.clear(&mut pool, &mut lists);
             prop_assert_eq!(pool.free(), pool.count());
         }
     }

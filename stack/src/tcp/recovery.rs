@@ -45,8 +45,9 @@ pub(super) struct Recovery {
     prr_delivered: u64,
     pub prr_out: u64,
     prr_flight: u64,
-    /// Timestamp of the first segment sent again; an acknowledgment that echoes an earlier one was for the original (RFC 3522).
-    pub first_resend_ts: Option<u32>,
+    /// End of the first segment sent again, and its timestamp then; an acknowledgment of it that echoes an earlier one was for the
+    /// original (RFC 3522).
+    pub first_resend: Option<(Seq, u32)>,
     undo: bool,
     pub probe: Option<Probe>,
     pub probe_due: bool,
@@ -67,7 +68,7 @@ impl Recovery {
             prr_delivered: 0,
             prr_out: 0,
             prr_flight: 0,
-            first_resend_ts: None,
+            first_resend: None,
             undo: false,
             probe: None,
             probe_due: false,
@@ -120,6 +121,7 @@ impl Conn {
             self.snd.recovery.probe_due = false;
         }
         self.settle_probe(shared, news, dsack);
+        let was_recovering = self.snd.recovery.mode == Mode::Recovery;
         self.leave_recovery(advanced);
         let lost = if self.sack { self.detect(shared, now_ns) } else { self.count_duplicates(shared, news, advanced) };
         if lost && self.snd.recovery.mode == Mode::Open {
@@ -128,7 +130,7 @@ impl Conn {
         let mss = u64::from(self.snd.mss);
         if self.snd.recovery.mode == Mode::Recovery {
             self.reduce_proportionally(delivered.bytes, advanced > 0 && !lost);
-        } else if advanced > 0 {
+        } else if advanced > 0 && !was_recovering {
             // A window that the sender did not use proves nothing (RFC 7661); in slow start half of it is proof enough.
             let (cwnd, ssthresh) = (self.snd.congestion.cwnd, self.snd.congestion.ssthresh);
             if before + mss > cwnd || (cwnd < ssthresh && 2 * before >= cwnd) {
@@ -144,7 +146,9 @@ impl Conn {
         let (ts_offset, rtt, rack) = (self.ts_offset, &self.snd.rtt, &mut self.snd.rack);
         let mut note = |record: &Record| {
             let ts = ((record.xmit_ns / 1_000_000) as u32).wrapping_add(ts_offset);
-            let echo_is_older = news.echo.is_some_and(|echo| (echo.wrapping_sub(ts) as i32) < 0);
+            // A segment out of order does not change what the peer echoes, so only of a cumulative acknowledgment does the echo tell.
+            let cumulative = record.end.le(news.ack);
+            let echo_is_older = cumulative && news.echo.is_some_and(|echo| (echo.wrapping_sub(ts) as i32) < 0);
             let rtt_ns = now_ns.saturating_sub(record.xmit_ns);
             if !record.resent() {
                 delivered.rtt_max_ns = delivered.rtt_max_ns.max(rtt_ns);
@@ -193,7 +197,8 @@ impl Conn {
 
     fn undo_if_spurious(&mut self, shared: &mut Shared, news: &AckNews) {
         let recovery = &mut self.snd.recovery;
-        let Some(first) = recovery.first_resend_ts.take() else { return };
+        let Some((_, first)) = recovery.first_resend.filter(|(end, _)| end.le(news.ack)) else { return };
+        recovery.first_resend = None;
         let spurious = recovery.undo && news.echo.is_some_and(|echo| (echo.wrapping_sub(first) as i32) < 0);
         recovery.undo = false;
         if spurious && recovery.mode != Mode::Open {
@@ -267,7 +272,7 @@ impl Conn {
         let recovery = &mut snd.recovery;
         (recovery.mode, recovery.high) = (Mode::Recovery, snd.nxt);
         (recovery.prr_delivered, recovery.prr_out, recovery.prr_flight) = (0, 0, outstanding.max(1));
-        (recovery.undo, recovery.first_resend_ts, recovery.probe) = (true, None, None);
+        (recovery.undo, recovery.first_resend, recovery.probe) = (true, None, None);
     }
 
     /// Proportional rate reduction (RFC 6937 3.1).
@@ -304,7 +309,7 @@ impl Conn {
         let outstanding = u64::from(snd.nxt.since(snd.una));
         if snd.recovery.mode != Mode::Loss {
             snd.congestion.congested(outstanding, u64::from(snd.mss));
-            (snd.recovery.undo, snd.recovery.first_resend_ts) = (true, None);
+            (snd.recovery.undo, snd.recovery.first_resend) = (true, None);
         }
         snd.congestion.cwnd = u64::from(snd.mss);
         (snd.recovery.mode, snd.recovery.high) = (Mode::Loss, snd.nxt);
@@ -334,8 +339,10 @@ impl Conn {
     }
 
     /// When to send a tail loss probe (RFC 8985 7.2): two round trips after the last transmission, as in RFC 9002 6.2.1. Counting from the last
-    /// acknowledgment would add a round trip when only the last segment is lost. The allowance for a delayed acknowledgment is made for
-    /// a segment that was sent alone; a needless probe costs one segment, and the peer's DSACK keeps it from doing harm.
+    /// acknowledgment would add a round trip when only the last segment is lost. Measurements of delayed acknowledgments make the smoothed
+    /// time too long, so two smallest round trips are enough while they are a third longer than the smoothed one. The allowance for a delayed
+    /// acknowledgment is made for a segment that was sent alone; a needless probe costs one segment, and the peer's DSACK keeps it from
+    /// doing harm.
     fn probe_at_ns(&self, shared: &Shared) -> Option<u64> {
         let snd = &self.snd;
         let recovery = &snd.recovery;
@@ -345,6 +352,8 @@ impl Conn {
             return None;
         }
         let delay_ns = if snd.lone && snd.flight.count() == 1 { PROBE_ACK_DELAY_NS } else { 0 };
-        snd.flight.newest_xmit_ns(&shared.records).map(|sent_ns| sent_ns + 2 * snd.rtt.srtt_ns + PROBE_SLACK_NS + delay_ns)
+        let (srtt_ns, min_ns) = (snd.rtt.srtt_ns, snd.rtt.min_ns);
+        let wait_ns = (2 * min_ns).max(srtt_ns + srtt_ns / 3).min(2 * srtt_ns) + PROBE_SLACK_NS + delay_ns;
+        snd.flight.newest_xmit_ns(&shared.records).map(|sent_ns| sent_ns + wait_ns)
     }
 }

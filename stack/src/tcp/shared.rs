@@ -8,6 +8,7 @@ use super::fifo::Fifo;
 use super::flight::Records;
 use super::ifq::Ifq;
 use super::keys::Keys;
+use super::reassembly::RangeLists;
 use super::replies::Replies;
 
 /// Resolution of timers: 2^16 ns.
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub keys: Keys,
     pub blocks: Blocks,
     pub records: Records,
+    pub ranges: RangeLists,
     pub wheel: Wheel,
     pub ifq: Ifq,
     /// Connections with something to send.
@@ -43,6 +45,7 @@ impl Shared {
             keys: Keys::new(seed),
             blocks: Blocks::new(config.pool_bytes),
             records: Records::new(config.segments_max, connections),
+            ranges: RangeLists::new(connections),
             wheel: Wheel::new(connections as u32, TICK_NS, now_ns),
             ifq: Ifq::new(config.ifq_limit),
             ready: Fifo::new(connections),

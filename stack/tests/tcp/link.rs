@@ -116,6 +116,9 @@ struct Direction {
     dropped: u64,
 }
 
+/// Time, order, to, segment.
+type Arrival = (u64, u64, usize, Vec<u8>);
+
 /// Two nodes and the path between them.
 pub struct World {
     pub tcp: [Tcp; 2],
@@ -124,8 +127,7 @@ pub struct World {
     pub path: Path,
     random: Random,
     directions: [Direction; 2],
-    /// (time, order, to, segment)
-    arrivals: BinaryHeap<Reverse<(u64, u64, usize, Vec<u8>)>>,
+    arrivals: BinaryHeap<Reverse<Arrival>>,
     order: u64,
     /// Prints each segment that arrives or is lost.
     pub trace: bool,

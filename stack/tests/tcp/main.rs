@@ -1,4 +1,9 @@
 //! TCP against itself, against traces, and against another implementation, in simulated time.
 
+mod allocation;
 mod bulk;
+mod differential;
 mod link;
+mod random;
+mod script;
+mod traces;

@@ -1,0 +1,130 @@
+//! Fuzz target `interface`: frames of any content come in at any time; whatever an interface says about them, another interface
+//! understands.
+//!
+//! ```text
+//! 0x00 n        n x 37 ms pass
+//! 0x01 n frame  a frame of n bytes
+//! 0x02 n frame  the same, its checksums made right first, so that it gets further in
+//! 0x03 n        the neighbour 10.0.0.n is wanted
+//! ```
+
+use smoltcp::wire::{EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket};
+use stack::iface::{Asker, FrameOut, IfaceConfig, Ingress, Interface};
+
+const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const MTU_BYTES: usize = 1500;
+const FRAME_BYTES: usize = MTU_BYTES + 18;
+const NEIGHBOURS_MAX: usize = 16;
+/// Frames that may be said in answer to one thing that happens: the queues of answers, and what own addresses and neighbours ask.
+const SAID_MAX: usize = 200;
+
+/// Frames that were said.
+#[derive(Default)]
+struct Out {
+    frame: Vec<u8>,
+    said: Vec<Vec<u8>>,
+}
+
+impl FrameOut for Out {
+    fn frame(&mut self) -> Option<&mut [u8]> {
+        self.frame.resize(FRAME_BYTES, 0xee);
+        Some(&mut self.frame)
+    }
+
+    fn commit(&mut self, len: usize) {
+        assert!((42..=FRAME_BYTES).contains(&len), "a frame of {len} bytes");
+        self.said.push(self.frame[..len].to_vec());
+    }
+}
+
+fn interface(last: u8, mac: [u8; 6]) -> Interface {
+    let addresses = [format!("10.0.0.{last}/24"), format!("2001:db8::{last}/64")];
+    let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+    let config = IfaceConfig { addresses, accept_routers: true, neighbours_max: NEIGHBOURS_MAX, ..IfaceConfig::default() };
+    Interface::new(config, mac, MTU_BYTES, 0)
+}
+
+/// Runs one input.
+pub fn run(data: &[u8]) {
+    let (mut ours, mut theirs) = (interface(1, OURS), interface(2, THEIRS));
+    let (mut now_ns, mut frames, mut rest) = (0, 0, data);
+    while let [kind, n, tail @ ..] = rest {
+        let n = usize::from(*n);
+        rest = tail;
+        match kind % 4 {
+            0 => now_ns += n as u64 * 37_000_000,
+            3 => {
+                // Known, being looked up, or without a route (our own address, a broadcast): each is an answer.
+                let _ = ours.path(now_ns, [10, 0, 0, n as u8].into(), Asker::Foreign);
+            }
+            kind => {
+                let (frame, tail) = rest.split_at(n.min(rest.len()));
+                rest = tail;
+                let mut frame = frame.to_vec();
+                if kind == 2 {
+                    make_right(&mut frame);
+                }
+                frames += 1;
+                hear(&mut ours, now_ns, &frame);
+            }
+        }
+        let mut out = Out::default();
+        ours.egress(now_ns, &mut out);
+        assert!(out.said.len() <= SAID_MAX, "{} frames at once", out.said.len());
+        for frame in &out.said {
+            theirs.ingress(now_ns, frame);
+        }
+    }
+    let (counters, heard) = (ours.counters(), theirs.counters());
+    assert_eq!(counters.rx_frames, frames);
+    assert!(counters.neighbours <= NEIGHBOURS_MAX as u64);
+    assert_eq!((heard.dropped_malformed, heard.dropped_checksum, heard.dropped_fragments), (0, 0, 0), "we speak clearly");
+}
+
+fn hear(ours: &mut Interface, now_ns: u64, frame: &[u8]) {
+    match ours.ingress(now_ns, frame) {
+        Ingress::Udp { from, to, payload, packet } => {
+            assert!(payload.len() + 28 <= packet.len() && packet.len() <= frame.len());
+            assert!(ours.is_usable(to.ip()) && from.ip() != to.ip());
+            ours.refuse_udp(now_ns, from.ip(), to.ip(), packet);
+        }
+        Ingress::Tcp { to, .. } => assert!(ours.is_usable(to)),
+        Ingress::Error(error) => assert!(ours.is_usable(error.local) && error.header.len() >= 8),
+        Ingress::Nothing => {}
+    }
+}
+
+/// Makes the checksums of a frame right, as far as it has any.
+fn make_right(frame: &mut [u8]) {
+    let Ok(mut frame) = EthernetFrame::new_checked(frame) else { return };
+    match frame.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let Ok(mut packet) = Ipv4Packet::new_checked(frame.payload_mut()) else { return };
+            if packet.header_len() < 20 {
+                return;
+            }
+            packet.fill_checksum();
+            let (from, to, protocol) = (packet.src_addr(), packet.dst_addr(), packet.next_header());
+            let payload = packet.payload_mut();
+            match protocol {
+                IpProtocol::Icmp if payload.len() >= 8 => Icmpv4Packet::new_unchecked(payload).fill_checksum(),
+                IpProtocol::Udp => {
+                    if let Ok(mut datagram) = UdpPacket::new_checked(payload) {
+                        datagram.fill_checksum(&from.into(), &to.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        EthernetProtocol::Ipv6 => {
+            let Ok(mut packet) = Ipv6Packet::new_checked(frame.payload_mut()) else { return };
+            let (from, to, protocol) = (packet.src_addr(), packet.dst_addr(), packet.next_header());
+            let payload = packet.payload_mut();
+            if protocol == IpProtocol::Icmpv6 && payload.len() >= 8 {
+                Icmpv6Packet::new_unchecked(payload).fill_checksum(&from, &to);
+            }
+        }
+        _ => {}
+    }
+}
