@@ -170,10 +170,11 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let engine = match &args.engine_cores {
         EngineCores::List(list) => list.as_slice().to_vec(),
         // What `tactus serve` would choose here; on copied files, the last CPU that was there.
-        EngineCores::Auto if args.root == Path::new("/") => {
-            super::os::allowed_cpus().unwrap_or_default().last().copied().into_iter().collect()
+        EngineCores::Auto => {
+            let here = args.root == Path::new("/");
+            let cpus = if here { super::os::allowed_cpus().unwrap_or_default() } else { machine.online() };
+            vec![cpus.last().copied().unwrap_or(0)]
         }
-        EngineCores::Auto => machine.online().last().copied().into_iter().collect(),
     };
     let driver = match &args.net {
         Net::AfXdp(name) => Driver::ask(name),
