@@ -4,9 +4,8 @@
 //! cargo run --release -p dataplane --example port_bench -- [ROUNDS [PAYLOAD_BYTES]]      (root; makes two namespaces and removes them)
 //! ```
 //!
-//! Four loops take turns. `sendmmsg` sends batches from one connected UDP socket. `AF_XDP` commits frames whose content stays as it is,
-//! so it shows the port alone; `AF_XDP, payload copied` writes headers and payload into each frame, which is what a server does; `AF_XDP
-//! generic` is the fall-back without XDP in the driver. All frames have the same bytes and go to a hardware address that nobody has, so
+//! Three loops take turns. `sendmmsg` sends batches from one connected UDP socket. `AF_XDP` commits frames whose content stays as it is,
+//! so it shows the port alone; `AF_XDP, payload copied` writes headers and payload into each frame, which is what a server does. All frames have the same bytes and go to a hardware address that nobody has, so
 //! the far end drops all of them at the same place. What is counted is what the kernel has taken (`sendmmsg`) or completed (AF_XDP).
 //! Read the ratios: on a shared machine the absolute figures are those of the moment, and the medians are printed with their spread.
 
@@ -15,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use dataplane::ports::af_xdp::{Mode, Options, open};
+use dataplane::ports::af_xdp::{Options, open};
 use stack::port::Port;
 
 const INSIDE: &str = "TACTUS_PORT_BENCH_INSIDE";
@@ -76,11 +75,10 @@ fn measure() {
         core_affinity::set_for_current(cpu);
     }
     let payload = vec![0x5a; payload_bytes];
-    let loops: [(&str, Loop); 4] = [
+    let loops: [(&str, Loop); 3] = [
         ("sendmmsg", with_sendmmsg),
-        ("AF_XDP", |payload| with_af_xdp(payload, Mode::Auto, false)),
-        ("AF_XDP, payload copied", |payload| with_af_xdp(payload, Mode::Auto, true)),
-        ("AF_XDP generic", |payload| with_af_xdp(payload, Mode::Generic, false)),
+        ("AF_XDP", |payload| with_af_xdp(payload, false)),
+        ("AF_XDP, payload copied", |payload| with_af_xdp(payload, true)),
     ];
     let mut rates = loops.map(|_| Vec::new());
     for _ in 0..rounds {
@@ -100,8 +98,8 @@ fn measure() {
 
 type Loop = fn(&[u8]) -> f64;
 
-fn with_af_xdp(payload: &[u8], mode: Mode, copied: bool) -> f64 {
-    let mut opened = open(&Options { mode, ..Options::new("near") }).expect("AF_XDP on a veth");
+fn with_af_xdp(payload: &[u8], copied: bool) -> f64 {
+    let mut opened = open(&Options::new("near")).expect("AF_XDP on a veth");
     let port = &mut opened.ports[0];
     let len = HEADERS_BYTES + payload.len();
     let datagram = frame(port.mac(), payload);

@@ -21,3 +21,5 @@ pub mod media;
 pub mod payload;
 pub mod ports;
 pub mod rtp;
+
+pub use hugepages::reserve;

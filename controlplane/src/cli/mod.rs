@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.
 
+mod check;
 mod options;
 mod os;
 pub mod plan;
@@ -26,6 +27,7 @@ Examples:
   tactus serve --media /srv/films         serve another folder
   tactus serve --check -c tactus.toml     is this configuration right, and what does it amount to?
   tactus probe film.mp4                   what is in a file, and can it be served?
+  tactus check                            is this machine tuned, and what to type if not?
 
 Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.";
 const SERVE_HELP: &str = "\
@@ -42,6 +44,14 @@ SIGTERM or SIGINT: every session gets its BYE and the command ends with 0 within
 Exit codes: 0 stopped by a signal, 1 it failed, 2 the command line or the configuration is wrong.";
 const PROBE_HELP: &str = "\
 Exit codes: 0 all files can be served, 1 at least one cannot, 2 the command line is wrong.";
+
+const CHECK_HELP: &str = "\
+Examples:
+  tactus check
+  tactus check --net af_xdp:eth1 --engine-cores 2-3 --memory \"1 GiB\"
+  tactus check --json | jq -r '.findings[] | select(.status == \"untuned\") | .fix[]'
+
+Exit codes: 0 everything is tuned, 1 something is not, 2 the command line is wrong.";
 
 /// Version for people, with `git describe` when the build was told.
 static VERSION: LazyLock<String> = LazyLock::new(|| match version() {
@@ -64,6 +74,9 @@ enum Verb {
     /// Tell what is in media files: tracks, codecs, rates, SDP
     #[command(after_help = PROBE_HELP)]
     Probe(probe::ProbeArgs),
+    /// Tell whether this machine is tuned, what is lost if not, and what to type
+    #[command(after_help = CHECK_HELP)]
+    Check(check::CheckArgs),
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -108,6 +121,7 @@ pub fn main() -> ExitCode {
         None => serve(ServeArgs::default()),
         Some(Verb::Serve(args)) => serve(args),
         Some(Verb::Probe(args)) => return probe::run(&args),
+        Some(Verb::Check(args)) => return check::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

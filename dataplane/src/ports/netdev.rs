@@ -52,8 +52,38 @@ pub struct Netdev {
 }
 
 const HARDWARE_ETHERNET: u16 = libc::ARPHRD_ETHER;
-/// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
-const ETHTOOL_GET_CHANNELS: u32 = 0x3c;
+/// Commands of linux/ethtool.h.
+mod ethtool {
+    pub const GET_DRIVER: u32 = 0x03;
+    pub const GET_FLAGS: u32 = 0x25;
+    pub const GET_CHANNELS: u32 = 0x3c;
+    pub const FLAG_RX_VLAN: u32 = 1 << 8;
+    pub const FLAG_LRO: u32 = 1 << 15;
+}
+
+/// What the hardware does to received frames that a port should know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// Large receive offload: several segments become one frame. Drivers refuse XDP then.
+    pub lro: bool,
+    /// VLAN tags are taken off, so that XDP does not see them.
+    pub rx_vlan: bool,
+}
+
+/// `struct ethtool_drvinfo` of linux/ethtool.h, up to the driver's name.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
 
 /// `struct ethtool_channels` of linux/ethtool.h.
 #[repr(C)]
@@ -103,7 +133,7 @@ impl<'a> Question<'a> {
 
     fn ask(&self, what: &'static str, number: libc::Ioctl, request: &mut libc::ifreq) -> Result<(), NetdevError> {
         // SAFETY: `request` is an ifreq with a terminated name; the requests used here read and write only it, and for SIOCETHTOOL the
-        // structure that its pointer was set to by `queues`, which outlives the call.
+        // structure that `ethtool` has set its pointer to, which outlives the call.
         if unsafe { libc::ioctl(self.socket.as_raw_fd(), number, std::ptr::from_mut(request)) } >= 0 {
             return Ok(());
         }
@@ -141,12 +171,30 @@ impl<'a> Question<'a> {
         Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
     }
 
-    fn queues(&self) -> Option<u32> {
-        let mut channels = Channels { command: ETHTOOL_GET_CHANNELS, ..Channels::default() };
+    /// Asks the driver; `structure` begins with a command that fits its type.
+    fn ethtool<T>(&self, structure: &mut T) -> Option<()> {
         let mut request = self.request().ok()?;
-        request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-        self.ask("read the channels", libc::SIOCETHTOOL as libc::Ioctl, &mut request).ok()?;
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(structure).cast();
+        self.ask("ask the driver", libc::SIOCETHTOOL as libc::Ioctl, &mut request).ok()
+    }
+
+    fn queues(&self) -> Option<u32> {
+        let mut channels = Channels { command: ethtool::GET_CHANNELS, ..Channels::default() };
+        self.ethtool(&mut channels)?;
         Some((channels.rx + channels.combined).max(1))
+    }
+
+    fn driver(&self) -> Option<String> {
+        let mut info = DriverInfo { command: ethtool::GET_DRIVER, driver: [0; 32], rest: [0; 160] };
+        self.ethtool(&mut info)?;
+        let name = info.driver.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    fn offloads(&self) -> Option<Offloads> {
+        let mut flags = Value { command: ethtool::GET_FLAGS, data: 0 };
+        self.ethtool(&mut flags)?;
+        Some(Offloads { lro: flags.data & ethtool::FLAG_LRO != 0, rx_vlan: flags.data & ethtool::FLAG_RX_VLAN != 0 })
     }
 }
 
@@ -165,6 +213,16 @@ impl Netdev {
             up: question.flags()? & libc::IFF_UP != 0,
             queues: question.queues().unwrap_or(1),
         })
+    }
+
+    /// Name of the driver of the interface of this name, if it says.
+    pub fn driver(name: &str) -> Option<String> {
+        Question::new(name).ok()?.driver()
+    }
+
+    /// What the hardware of the interface of this name does to received frames, if its driver says.
+    pub fn offloads(name: &str) -> Option<Offloads> {
+        Question::new(name).ok()?.offloads()
     }
 
     /// Sets the interface of this name up.
@@ -194,6 +252,14 @@ impl Netdev {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_of_the_kernels() {
+        // linux/ethtool.h: the driver copies out whole structures.
+        assert_eq!((size_of::<DriverInfo>(), size_of::<Value>(), size_of::<Channels>()), (196, 8, 36));
+        assert_eq!(Netdev::driver("none-such"), None);
+        assert_eq!(Netdev::offloads("none-such"), None);
+    }
 
     #[test]
     fn what_cannot_be_used_is_told_apart() {

@@ -1,7 +1,7 @@
 //! AF_XDP on veth pairs: frames, steering, ends.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -165,24 +165,18 @@ fn the_kernel_keeps_its_own_connections_on_the_same_interface() {
     // And at the same time what is ours is ours.
     both_ways(&pair.far, FAR, &mut opened.ports[0]);
     // An address that is added while frames flow is ours from then on, and one that is taken away the kernel's again.
-    let arrived = |opened: &mut Opened, to: &str| {
-        let peer = pair.far.enter(|| UdpSocket::bind("10.77.0.3:0").unwrap());
-        pair.far.ip(&format!("neigh replace {to} lladdr {} dev far", mac_text(opened.netdev.mac)));
-        peer.send_to(b"x", (to, 9)).unwrap();
-        let before = opened.steering.counters_of(0);
-        until("frame counted", || {
-            let now = opened.steering.counters_of(0);
-            opened.ports[0].receive(0, 8, &mut |_| ());
-            (now.to_us + now.to_kernel > before.to_us + before.to_kernel).then_some(())
-        });
-        opened.steering.counters_of(0).to_us > before.to_us
-    };
-    let second = "10.77.0.9";
-    opened.steering.add_address(second.parse().unwrap()).unwrap();
-    let _ = arrived(&mut opened, second);
-    assert!(opened.steering.counters_of(0).to_us > 0);
-    opened.steering.remove_address(second.parse().unwrap()).unwrap();
-    assert!(opened.steering.remove_address(second.parse().unwrap()).is_err());
+    let second: IpAddr = "10.77.0.9".parse().unwrap();
+    pair.far.ip(&format!("neigh replace {second} lladdr {} dev far nud permanent", mac_text(opened.netdev.mac)));
+    let peer = pair.far.enter(|| UdpSocket::bind("10.77.0.3:0").unwrap());
+    opened.steering.add_address(second).unwrap();
+    peer.send_to(b"ours", (second, 9)).unwrap();
+    assert_eq!(next_datagram(&mut opened.ports[0]).0, b"ours");
+    opened.steering.remove_address(second).unwrap();
+    let before = opened.steering.counters_of(0).to_kernel;
+    peer.send_to(b"the kernel's", (second, 9)).unwrap();
+    until("frame for the kernel", || (opened.steering.counters_of(0).to_kernel > before).then_some(()));
+    opened.ports[0].receive(0, usize::MAX, &mut |frame| assert_eq!(read_udp(frame), None));
+    assert!(opened.steering.remove_address(second).is_err());
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

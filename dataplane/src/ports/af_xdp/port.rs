@@ -116,6 +116,7 @@ impl Port for AfXdpPort {
         sys::wait_or_wake(self.rings.as_raw(), libc::POLLIN, timeout_ns, wake);
     }
 
+    /// Asks the kernel for what it dropped: a system call, so for reports and not for every turn.
     fn counters(&self) -> PortCounters {
         let kernel = self.rings.statistics();
         PortCounters {

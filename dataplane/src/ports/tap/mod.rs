@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
 
 use hugepages::{Arena, ArenaError, Frame, FramePool};
 use stack::port::{Port, PortCounters};
@@ -27,6 +28,8 @@ use super::sys::wait_or_wake;
 const LINK_HEADER_BYTES: usize = 18;
 /// Frames begin at cache lines.
 const FRAME_ALIGN: usize = 64;
+/// Pause between two tries to attach.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -39,12 +42,14 @@ pub struct Options {
     pub mtu_bytes: Option<usize>,
     /// Frames that can be queued for sending.
     pub tx_frames: usize,
+    /// How long to try again while another process, which may be ending, is attached.
+    pub patience: Duration,
 }
 
 impl Options {
     /// A device of this name, as it is, and 256 frames.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), mac: None, mtu_bytes: None, tx_frames: 256 }
+        Self { name: name.into(), mac: None, mtu_bytes: None, tx_frames: 256, patience: Duration::from_secs(2) }
     }
 }
 
@@ -112,6 +117,16 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+fn attach_patiently(name: &str, patience: Duration) -> io::Result<File> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match sys::attach(name) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+            attached => return attached,
+        }
+    }
+}
+
 impl TapPort {
     /// Attaches to a TAP device, makes it first if there is none, and sets it up.
     ///
@@ -120,7 +135,7 @@ impl TapPort {
     pub fn open(options: &Options) -> Result<Self, TapError> {
         let name = options.name.clone();
         let made = matches!(Netdev::find(&name), Err(NetdevError::Unknown { .. }));
-        let file = sys::attach(&name).map_err(|source| {
+        let file = attach_patiently(&name, options.patience).map_err(|source| {
             let source = if source.kind() == ErrorKind::InvalidInput { io::Error::from_raw_os_error(libc::EINVAL) } else { source };
             TapError::Attach { name: name.clone(), advice: advice(&source), source }
         })?;
