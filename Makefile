@@ -34,7 +34,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-long lint bench meter figures fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-own-stack test-long lint bench meter figures fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -151,6 +151,20 @@ demo: setup-demo build $(CLIP) ## serve on loopback to a real player for 10 s an
 test: setup-test lint ## all that continuous integration runs: lint, unit, property, simulation and end-to-end tests
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
+	@$(MAKE) --no-print-directory test-own-stack
+
+# The end-to-end tests of the main job once more, with every server on our own stack in a namespace of its own.
+test-own-stack: setup-test ## the end-to-end tests over AF_XDP and TAP (needs root)
+	@if [ "$$(id -u)" != 0 ]; then \
+		echo 'SKIPPED (needs root): the end-to-end tests over AF_XDP and TAP'; \
+		test -z "$$CI" || { echo 'A skip in CI is a failure.'; exit 1; }; \
+		exit 0; \
+	fi; \
+	for net in af_xdp tap; do \
+		echo "End-to-end tests, every server on its own stack over $$net:"; \
+		TACTUS_E2E_NET=$$net unshare -n sh -c 'ip link set lo up && exec "$$@"' sh \
+			$(CARGO) test -q -p testbed --test e2e_players --test e2e_sessions --test e2e_clips --test e2e_hostile -- --test-threads=1 || exit 1; \
+	done
 
 test-long: setup-test ## the tests that take long: simulated hours, full sweeps
 	$(CARGO) test --workspace --release -- --include-ignored

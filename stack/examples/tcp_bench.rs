@@ -2,7 +2,8 @@
 //!
 //! Two TCPs are joined by memory: each segment that one sends is shown to the other at once. Counted is the time of both sides, payload
 //! copies and checksums included, divided by the segments with payload; acknowledgments are not counted as segments but their time is.
-//! Each connection sends its messages in turn, so that with many connections their state is not in the cache.
+//! Each connection sends a message in turn, so that with many connections neither their state nor their buffers are in the cache. A message
+//! is one full segment, or four, which is what a frame of video takes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -13,9 +14,12 @@ const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 /// Payload of a full segment.
 const SEGMENT_BYTES: usize = 1448;
-/// Segments measured in each round; the best of the rounds is reported, for the machine may be busy with other things.
+/// Segments measured in each round. The cases take turns, and the best round of each is reported: the machine may be busy with other
+/// things.
 const SEGMENTS: usize = 200_000;
 const ROUNDS: usize = 7;
+/// Segments of a turn.
+const BATCH: usize = 32;
 
 /// Segments in flight between the two, in one flat buffer.
 struct Pipe {
@@ -78,14 +82,14 @@ fn open(connections: usize) -> (Pair, Vec<ConnId>, Vec<ConnId>) {
     (pair, clients, servers)
 }
 
-/// Nanoseconds per segment with payload.
-fn measure(pair: &mut Pair, clients: &[ConnId], batch: usize) -> f64 {
-    let message = vec![7; SEGMENT_BYTES];
+/// Nanoseconds per segment with payload, in messages of so many segments.
+fn measure(pair: &mut Pair, clients: &[ConnId], message_segments: usize) -> f64 {
+    let message = vec![7; SEGMENT_BYTES * message_segments];
     let mut buf = vec![0; 64 * 1024];
     let mut next = 0;
     let start = Instant::now();
-    for _ in 0..SEGMENTS / batch {
-        for _ in 0..batch {
+    for _ in 0..SEGMENTS / BATCH {
+        for _ in 0..BATCH / message_segments {
             pair.tcp[0].send(clients[next], &[&message]).expect("it is open");
             next = (next + 1) % clients.len();
         }
@@ -99,18 +103,27 @@ fn measure(pair: &mut Pair, clients: &[ConnId], batch: usize) -> f64 {
 }
 
 fn main() {
-    println!("connections   ns per segment of {SEGMENT_BYTES} bytes, both sides (best of {ROUNDS})   bytes per idle connection");
-    for connections in [1, 1_000, 10_000] {
-        let (mut pair, clients, servers) = open(connections);
-        assert_eq!(servers.len(), connections, "all are accepted");
-        let free_bytes = pair.tcp[0].memory().payload_free_bytes;
-        let best = (0..ROUNDS).map(|_| measure(&mut pair, &clients, 32)).fold(f64::INFINITY, f64::min);
+    let mut cases: Vec<_> = [1, 1_000, 10_000].into_iter().map(open).collect();
+    let free_bytes: Vec<usize> = cases.iter().map(|(pair, ..)| pair.tcp[0].memory().payload_free_bytes).collect();
+    let mut best = [[f64::INFINITY; 2]; 3];
+    for _ in 0..ROUNDS {
+        for ((pair, clients, _), best) in cases.iter_mut().zip(&mut best) {
+            for (best, message_segments) in best.iter_mut().zip([1, 4]) {
+                *best = best.min(measure(pair, clients, message_segments));
+            }
+        }
+    }
+    println!("ns per segment of {SEGMENT_BYTES} bytes, both sides together, best of {ROUNDS} rounds (ratio to one connection):");
+    println!("connections   messages of 1 segment   messages of 4 segments   bytes per idle connection");
+    for (i, (pair, clients, servers)) in cases.iter_mut().enumerate() {
+        assert_eq!(servers.len(), clients.len(), "all are accepted");
         // The last acknowledgments were held back.
         pair.now_ns += 1_000_000_000;
         (0..4).for_each(|_| pair.turn());
         let memory = pair.tcp[0].memory();
         assert_eq!(pair.tcp[0].counters().tx_retransmits, 0, "nothing is lost");
-        assert_eq!(memory.payload_free_bytes, free_bytes, "at rest nothing is held");
-        println!("{connections:>11}   {best:>7.0}                                                         {}", memory.per_connection_bytes);
+        assert_eq!(memory.payload_free_bytes, free_bytes[i], "at rest nothing is held");
+        let shown = |which: usize| format!("{:.0} ({:.2})", best[i][which], best[i][which] / best[0][which]);
+        println!("{:>11}   {:>21}   {:>22}   {:>25}", clients.len(), shown(0), shown(1), memory.per_connection_bytes);
     }
 }

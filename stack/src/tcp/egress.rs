@@ -25,6 +25,13 @@ impl Tcp {
         (self.shared.counters.tx_segments - sent_before) as usize
     }
 
+    /// Asks for the memory of the connection whose turn is next.
+    fn prefetch(&self, next: Option<u32>) {
+        if let Some(conn) = next.and_then(|index| self.conns.get(index as usize)) {
+            hugepages::prefetch(conn);
+        }
+    }
+
     /// False when the port is full.
     fn send_replies(&mut self, out: &mut dyn SegmentOut) -> bool {
         while let Some((tuple, header)) = self.shared.replies.first() {
@@ -51,6 +58,7 @@ impl Tcp {
         let now_ns = self.now_ns;
         while self.shared.ifq.allows(out.queued()) {
             let Some(index) = self.shared.waiting.pop() else { return true };
+            self.prefetch(self.shared.waiting.first());
             let turn = self.drive(index, |conn, shared| {
                 let turn = conn.transmit(shared, now_ns, out);
                 match turn {
@@ -73,6 +81,7 @@ impl Tcp {
     fn serve_ready(&mut self, out: &mut dyn SegmentOut) {
         let now_ns = self.now_ns;
         while let Some(index) = self.shared.ready.pop() {
+            self.prefetch(self.shared.ready.first());
             let turn = self.drive(index, |conn, shared| {
                 // Nobody overtakes those who wait.
                 let mut turn = if !shared.waiting.is_empty() {

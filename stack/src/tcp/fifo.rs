@@ -57,6 +57,11 @@ impl Fifo {
         self.len += 1;
     }
 
+    /// The key that the next [`Fifo::pop`] gives.
+    pub fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
     pub fn pop(&mut self) -> Option<u32> {
         let key = self.head;
         let link = self.links.get_mut(key as usize)?;
@@ -90,7 +95,10 @@ mod tests {
                         fifo.push_front(key);
                         if known { model.push_front(key) }
                     }
-                    _ => prop_assert_eq!(fifo.pop(), model.pop_front()),
+                    _ => {
+                        prop_assert_eq!(fifo.first(), model.front().copied());
+                        prop_assert_eq!(fifo.pop(), model.pop_front());
+                    }
                 }
                 prop_assert_eq!(fifo.len(), model.len());
                 prop_assert!((0..6).all(|key| fifo.contains(key) == model.contains(&key)));

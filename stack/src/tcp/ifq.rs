@@ -8,7 +8,7 @@
 //! turn before. Only turns count before which somebody had to wait:
 //!
 //! - Nothing was left: the device may have stood still while segments waited. The limit grows at once, by half of what was queued.
-//! - In all of the last [`HOLD_NS`] something was left: that much was never needed. The limit falls by half of the least that was left.
+//! - In all of the last 20 ms something was left: that much was never needed. The limit falls by half of the least that was left.
 //!
 //! It so finds the smallest queue that lasts from one turn to the next, whatever the rate of the link and the length of a turn are. It is
 //! the idea of Linux's dynamic queue limits, counted in frames.

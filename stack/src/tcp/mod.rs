@@ -135,7 +135,13 @@ impl Tcp {
     }
 
     fn lookup(&self, tuple: &Tuple) -> Option<u32> {
-        let is = |index: u32| self.conns.get(index as usize).is_some_and(|conn| conn.tuple == *tuple);
+        let is = |index: u32| {
+            self.conns.get(index as usize).is_some_and(|conn| {
+                // All of it at once rather than line by line.
+                hugepages::prefetch(conn);
+                conn.tuple == *tuple
+            })
+        };
         self.table.find(self.shared.keys.table(tuple), is)
     }
 

@@ -130,11 +130,13 @@ impl Conn {
         let mss = u64::from(self.snd.mss);
         if self.snd.recovery.mode == Mode::Recovery {
             self.reduce_proportionally(delivered.bytes, advanced > 0 && !lost);
-        } else if advanced > 0 && !was_recovering {
+        } else if advanced > 0 {
             // A window that the sender did not use proves nothing (RFC 7661); in slow start half of it is proof enough.
             let (cwnd, ssthresh) = (self.snd.congestion.cwnd, self.snd.congestion.ssthresh);
             if before + mss > cwnd || (cwnd < ssthresh && 2 * before >= cwnd) {
-                let bytes = u64::from(advanced);
+                // What the peer had told of before does not count again when a hole is filled; without SACK nobody knows how much that is.
+                let known_before = was_recovering && !self.sack;
+                let bytes = if known_before { 0 } else { delivered.bytes.min(u64::from(advanced)) };
                 self.snd.congestion.acknowledged(mss, Acked { now_ns, bytes, srtt_ns: self.snd.rtt.srtt_ns });
             }
         }

@@ -104,6 +104,7 @@ impl Tcp {
 
     fn conn(&self, id: ConnId) -> Result<&Conn, TcpError> {
         let conn = self.conns.get(id.index as usize).ok_or(TcpError::NoConnection)?;
+        hugepages::prefetch(conn);
         if conn.generation == id.generation && conn.held { Ok(conn) } else { Err(TcpError::NoConnection) }
     }
 
