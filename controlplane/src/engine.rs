@@ -254,6 +254,53 @@ pub struct CoreStatus {
     pub chunk_bytes: u64,
     /// What pages the buffers lie on.
     pub memory: String,
+    /// Our own stack; `None` with the operating system's sockets.
+    pub own_stack: Option<OwnStackStatus>,
+}
+
+/// What an engine core's own stack has counted since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnStackStatus {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes of these.
+    pub rx_bytes: u64,
+    /// Frames that the driver dropped for want of room.
+    pub rx_dropped: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes of these.
+    pub tx_bytes: u64,
+    /// Frames lost on the way to the device.
+    pub tx_failed: u64,
+    /// Times no transmit frame was free.
+    pub tx_full: u64,
+    /// Frames that the XDP program steered to us; `None` without one.
+    pub steered_to_us: Option<u64>,
+    /// Frames that it left to the kernel.
+    pub left_to_kernel: Option<u64>,
+    /// Frames that were not well formed.
+    pub malformed: u64,
+    /// Packets with a wrong checksum.
+    pub bad_checksums: u64,
+    /// IP fragments, which are refused.
+    pub fragments_refused: u64,
+    /// Neighbours known now.
+    pub neighbours: u64,
+    /// TCP handshakes completed.
+    pub tcp_established: u64,
+    /// TCP segments received.
+    pub tcp_rx_segments: u64,
+    /// TCP segments sent.
+    pub tcp_tx_segments: u64,
+    /// Of these, sent again.
+    pub tcp_retransmits: u64,
+    /// Retransmission timeouts.
+    pub tcp_timeouts: u64,
+    /// Times a connection waited for the interface queue.
+    pub tcp_ifq_waits: u64,
+    /// SYN cookies sent.
+    pub tcp_cookies_sent: u64,
 }
 
 /// An engine's monitor data.

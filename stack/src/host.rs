@@ -13,6 +13,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::iface::IfaceCounters;
+use crate::port::PortCounters;
+use crate::tcp::TcpCounters;
+
 /// A UDP flow of one host: a local port and a remote address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId(pub u32);
@@ -102,6 +106,19 @@ pub struct HostCounters {
     pub flows: u32,
 }
 
+/// Counters of our own stack, by layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// The port.
+    pub port: PortCounters,
+    /// Link and network layer.
+    pub iface: IfaceCounters,
+    /// TCP.
+    pub tcp: TcpCounters,
+    /// Frames that the driver steered to the port, and those that it left to the kernel; where there is such a driver.
+    pub steered: Option<(u64, u64)>,
+}
+
 /// What delivery needs of a network. All calls come from one engine core; none blocks, and none allocates after start
 /// except `attach_stream`, `open_flow` and their counterparts (control operations).
 pub trait Host {
@@ -182,4 +199,9 @@ pub trait Host {
 
     /// Counters since start.
     fn counters(&self) -> HostCounters;
+
+    /// Counters of the layers of our own stack; `None` on kernel sockets.
+    fn own_layers(&self) -> Option<Layers> {
+        None
+    }
 }

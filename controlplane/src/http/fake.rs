@@ -143,6 +143,8 @@ impl Engine for FakeEngine {
             lateness: LatenessSummary { max_us: 40 + u64::from(core), ..LatenessSummary::default() },
             disk: "io_uring".into(),
             memory: "4 KiB pages".into(),
+            // One with and one without a stack of its own, so that the shape has both.
+            own_stack: (core == 1).then(|| OwnStackStatus { left_to_kernel: Some(7), ..OwnStackStatus::default() }),
             ..CoreStatus::default()
         };
         EngineStatus { cores: vec![core(0), core(1)], sessions_max: 5000, net: "kernel sockets".into() }

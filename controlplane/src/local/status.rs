@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dataplane::engine::net::Layers;
 use dataplane::engine::{Command, CoreReport, Reply, SessionReport, TrackReport};
 use dataplane::gdsl::LatenessSnapshot;
 
 use super::core::Core;
 use super::session::{Life, Session};
-use crate::engine::{CoreStatus, EngineError, LatenessSummary, SessionId, SessionState, SessionStatus, TrackStatus, TrackTransport};
+use crate::engine::{
+    CoreStatus, EngineError, LatenessSummary, OwnStackStatus, SessionId, SessionState, SessionStatus, TrackStatus, TrackTransport,
+};
 
 /// The latest answers of the engine cores.
 #[derive(Default)]
@@ -63,6 +66,33 @@ fn core_status(core: &Core, report: &CoreReport) -> CoreStatus {
         chunks_free: report.chunks_free as u64,
         chunk_bytes: facts.chunk_bytes as u64,
         memory: facts.memory.clone(),
+        own_stack: report.layers.as_ref().map(own_stack),
+    }
+}
+
+fn own_stack(layers: &Layers) -> OwnStackStatus {
+    let Layers { port, iface, tcp, steered } = layers;
+    OwnStackStatus {
+        rx_frames: port.rx_frames,
+        rx_bytes: port.rx_bytes,
+        rx_dropped: port.rx_dropped,
+        tx_frames: port.tx_frames,
+        tx_bytes: port.tx_bytes,
+        tx_failed: port.tx_failed,
+        tx_full: port.tx_full,
+        steered_to_us: steered.map(|(to_us, _)| to_us),
+        left_to_kernel: steered.map(|(_, to_kernel)| to_kernel),
+        malformed: iface.dropped_malformed,
+        bad_checksums: iface.dropped_checksum,
+        fragments_refused: iface.dropped_fragments,
+        neighbours: iface.neighbours,
+        tcp_established: tcp.established,
+        tcp_rx_segments: tcp.rx_segments,
+        tcp_tx_segments: tcp.tx_segments,
+        tcp_retransmits: tcp.tx_retransmits,
+        tcp_timeouts: tcp.rtos,
+        tcp_ifq_waits: tcp.ifq_waits,
+        tcp_cookies_sent: tcp.cookies_sent,
     }
 }
 

@@ -27,6 +27,14 @@ macro_rules! either {
 }
 
 impl AnyPort {
+    /// Frames that were steered to us, and those that went to the kernel.
+    pub fn steered(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::AfXdp(port) => Some(port.steered()),
+            Self::Tap(_) => None,
+        }
+    }
+
     /// What it is and how it works, in words for the start-up message.
     pub fn describe(&self) -> String {
         either!(self, port => port.describe())

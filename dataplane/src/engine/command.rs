@@ -8,7 +8,7 @@ use crate::delivery::{StartPlan, TrackSender, TrackSenderStatus, TrackSource};
 use crate::disks::DiskCounters;
 use crate::gdsl::{GdslCounters, Lateness, Outcome, Pair};
 use crate::rtp::sender::Reception;
-use stack::host::HostCounters;
+use stack::host::{HostCounters, Layers};
 
 /// Tracks of one session at most.
 pub const TRACKS_MAX: usize = 8;
@@ -299,6 +299,8 @@ pub struct CoreReport {
     pub gdsl: GdslCounters,
     /// Host.
     pub host: HostCounters,
+    /// Layers of our own stack.
+    pub layers: Option<Layers>,
     /// Disk.
     pub disk: DiskCounters,
     /// Chunks free.

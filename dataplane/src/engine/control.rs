@@ -370,6 +370,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         report.playing = self.sessions.iter().flatten().filter(|s| s.state == State::Playing).count() as u32;
         report.gdsl = gdsl;
         report.host = self.gdsl.host().counters();
+        report.layers = self.gdsl.host().own_layers();
         report.disk = self.gdsl.disk().counters();
         report.chunks_free = self.gdsl.pool().free();
         report.lateness.reset();

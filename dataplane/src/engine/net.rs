@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
+pub use stack::host::Layers;
 use stack::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Received, StreamError, StreamId};
 use stack::host_port::{StackHost, StackStream};
 use stack::kernel::KernelHost;
@@ -148,5 +149,12 @@ impl Host for AnyHost {
 
     fn counters(&self) -> HostCounters {
         either!(self, host => host.counters())
+    }
+
+    fn own_layers(&self) -> Option<Layers> {
+        match self {
+            Self::Kernel(_) => None,
+            Self::Own(host) => host.own_layers().map(|layers| Layers { steered: host.port().steered(), ..layers }),
+        }
     }
 }

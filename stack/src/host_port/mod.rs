@@ -24,7 +24,7 @@ use std::os::fd::RawFd;
 use self::parking::{Ends, Offered, Parking};
 use self::share::{Segments, Share};
 use crate::address;
-use crate::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Received, StreamError, StreamId};
+use crate::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Layers, Received, StreamError, StreamId};
 use crate::iface::{
     Asker, Bucket, IfaceConfig, IfaceCounters, Ingress, Interface, Path, PathError, PathErrorKind, PathFailure, UdpTemplate,
 };
@@ -533,6 +533,11 @@ impl<P: Port> Host for StackHost<P> {
 
     fn counters(&self) -> HostCounters {
         HostCounters { streams: self.streams.len(), flows: self.flows.len(), ..self.counters }
+    }
+
+    fn own_layers(&self) -> Option<Layers> {
+        let (port, iface, tcp) = self.layers();
+        Some(Layers { port, iface, tcp, steered: None })
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) fn examine(machine: &Machine, purpose: &Purpose, findings: &mut Vec<F
     findings.push(io_uring(machine));
     match purpose.net {
         Net::AfXdp(_) => findings.push(af_xdp(machine)),
-        Net::Tap => findings.push(tap(machine)),
+        Net::Tap(_) => findings.push(tap(machine)),
         Net::Kernel => {}
     }
 }

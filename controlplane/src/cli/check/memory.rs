@@ -43,7 +43,7 @@ fn pages_of(bytes: u64) -> u64 {
 fn queue_pages(purpose: &Purpose) -> u64 {
     match purpose.net {
         Net::AfXdp(_) => purpose.engine.len() as u64 * pages_of(QUEUE_BYTES),
-        Net::Kernel | Net::Tap => 0,
+        Net::Kernel | Net::Tap(_) => 0,
     }
 }
 

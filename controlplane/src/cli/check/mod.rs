@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::print;
-use crate::config::{Config, EngineCores};
+use crate::config::{Config, EngineCores, Net};
 use crate::units::ByteSize;
 use machine::Machine;
 use nic::Driver;
@@ -50,21 +50,8 @@ pub(super) struct CheckArgs {
     root: PathBuf,
 }
 
-/// How packets reach the network, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Net {
-    Kernel,
-    AfXdp(String),
-    Tap,
-}
-
 fn parse_net(text: &str) -> Result<Net, String> {
-    match text.split_once(':') {
-        None if text == "kernel" => Ok(Net::Kernel),
-        Some(("af_xdp", name)) if !name.is_empty() => Ok(Net::AfXdp(name.to_owned())),
-        Some(("tap", name)) if !name.is_empty() => Ok(Net::Tap),
-        _ => Err("it is \"kernel\", \"af_xdp:IFACE\" or \"tap:NAME\"".into()),
-    }
+    text.parse().map_err(|error: crate::config::ValueError| error.to_string())
 }
 
 fn parse_cores(text: &str) -> Result<EngineCores, String> {
@@ -178,7 +165,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     };
     let driver = match &args.net {
         Net::AfXdp(name) => Driver::ask(name),
-        Net::Kernel | Net::Tap => Driver::default(),
+        Net::Kernel | Net::Tap(_) => Driver::default(),
     };
     let purpose = Purpose { net: args.net.clone(), engine, memory_bytes: args.memory.0, max_sessions: args.max_sessions };
     let report = examine(&machine, &driver, &purpose);

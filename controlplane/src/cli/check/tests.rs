@@ -197,7 +197,7 @@ fn an_empty_machine_is_survived() {
 fn ways_to_the_network_are_parsed_or_refused() {
     assert_eq!(parse_net("kernel"), Ok(Net::Kernel));
     assert_eq!(parse_net("af_xdp:eth1"), Ok(Net::AfXdp("eth1".into())));
-    assert_eq!(parse_net("tap:x"), Ok(Net::Tap));
+    assert_eq!(parse_net("tap:x"), Ok(Net::Tap("x".into())));
     for text in ["", "af_xdp", "af_xdp:", "tap:", "dpdk:0"] {
         assert!(parse_net(text).is_err(), "{text}");
     }

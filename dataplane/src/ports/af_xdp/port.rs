@@ -32,6 +32,12 @@ impl AfXdpPort {
         self.queue
     }
 
+    /// Frames of this queue that were steered to us, and those that went to the kernel. Asks the kernel.
+    pub fn steered(&self) -> (u64, u64) {
+        let counters = self.steering.counters_of(self.queue);
+        (counters.to_us, counters.to_kernel)
+    }
+
     /// The driver reads and writes our frames itself.
     pub fn zero_copy(&self) -> bool {
         self.zero_copy
