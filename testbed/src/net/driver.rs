@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A frame's delay counts from its kernel timestamp, so what this thread is late in fetching it is not added, as long as the delay is
-//! longer. It leaves when its time has come or later, never earlier; how much later is counted. Between frames the thread sleeps, and spins
+//! longer ([`Clocks`]). It leaves when its time has come or later, never earlier; how much later is counted. Between frames the thread sleeps, and spins
 //! only for the last few microseconds before a frame is due ([`Waiting`]).
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -21,7 +21,7 @@ use crate::load::sys::{monotonic_ns, realtime_ns, thread_cpu_ns};
 
 /// Frames taken from one interface before the others get their turn.
 const RECEIVE_MAX: usize = 64;
-/// A timestamp further back than this is a clock that was set.
+/// A timestamp further away than this is a clock that was set.
 const AGE_NS_MAX: u64 = 1_000_000_000;
 /// A kernel timer fires this much late on an ordinary machine.
 const SPIN_NS: u64 = 20_000;
@@ -83,14 +83,34 @@ pub struct Driver {
     pub wake: std::os::unix::net::UnixDatagram,
 }
 
+/// The kernel's clock of timestamps beside the one that the wires run by.
+///
+/// The thread may be kept from running between the two readings, and between these and the receiving. The wall clock is read first and
+/// timestamps may lie ahead of it, so that the first makes a frame late and the second nothing at all: neither makes it early.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    wall_ns: u64,
+    now_ns: u64,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        let wall_ns = realtime_ns();
+        Self { wall_ns, now_ns: monotonic_ns() }
+    }
+
+    /// When a frame came.
+    fn came_ns(&self, stamp_ns: u64) -> u64 {
+        if stamp_ns.abs_diff(self.wall_ns) < AGE_NS_MAX { (self.now_ns + stamp_ns).saturating_sub(self.wall_ns) } else { self.now_ns }
+    }
+}
+
 impl Link {
-    fn receive(&mut self, now_ns: u64, wall_ns: u64) -> usize {
+    fn receive(&mut self, clocks: Clocks) -> usize {
         let mut taken = 0;
         for ((port, wire), latest_ns) in self.ports.iter_mut().zip(&mut self.wires).zip(&mut self.latest_ns) {
             taken += port.receive(RECEIVE_MAX, &mut |stamp_ns, frame| {
-                let age_ns = wall_ns.saturating_sub(stamp_ns);
-                let came_ns = if age_ns < AGE_NS_MAX { now_ns.saturating_sub(age_ns) } else { now_ns };
-                *latest_ns = came_ns.max(*latest_ns);
+                *latest_ns = clocks.came_ns(stamp_ns).max(*latest_ns);
                 wire.push(*latest_ns, frame);
             });
         }
@@ -135,13 +155,13 @@ impl Driver {
             if !self.obey(started_ns, sleeps) {
                 return;
             }
-            let (now_ns, wall_ns) = (monotonic_ns(), realtime_ns());
+            let clocks = Clocks::read();
             let mut taken = 0;
             for link in &mut self.links {
-                taken += link.receive(now_ns, wall_ns);
+                taken += link.receive(clocks);
             }
             for link in &mut self.links {
-                link.send(now_ns);
+                link.send(clocks.now_ns);
             }
             if taken > 0 || self.waiting == Waiting::Busy {
                 continue;
@@ -210,5 +230,25 @@ impl Driver {
                 let _ = done.send(is_there);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_between_two_readings_makes_no_frame_early() {
+        let clocks = |wall_ns, now_ns| Clocks { wall_ns, now_ns };
+        let wall_ns = 1_700_000_000_000_000_000;
+        // Undisturbed: came 300 ns ago, or since.
+        assert_eq!(clocks(wall_ns, 5_000).came_ns(wall_ns - 300), 4_700);
+        assert_eq!(clocks(wall_ns, 5_000).came_ns(wall_ns + 2_000_000), 2_005_000);
+        // Kept from running for 1 ms between the readings.
+        assert_eq!(clocks(wall_ns, 1_005_000).came_ns(wall_ns - 300), 1_004_700);
+        // The wall clock was set.
+        assert_eq!(clocks(wall_ns, 5_000).came_ns(wall_ns - 2 * AGE_NS_MAX), 5_000);
+        assert_eq!(clocks(wall_ns, 5_000).came_ns(wall_ns + 2 * AGE_NS_MAX), 5_000);
+        assert_eq!(clocks(wall_ns, 5).came_ns(wall_ns - 300), 0);
     }
 }

@@ -93,6 +93,9 @@ pub fn keep(topology: &str, options: WireOptions, tied: bool) -> Result<(), NetE
     state::take_over(topology).map_err(file(folder(topology)))?;
     let socket = control_path(topology);
     let listener = UnixListener::bind(&socket).map_err(file(socket))?;
+    // Niceness counts among the threads of a session only, where the kernel weighs sessions against each other (sched(7), autogroup), and the
+    // keeper has a session of its own. Kernels that do not have no such file.
+    let _ = std::fs::write("/proc/self/autogroup", "-20");
     let wires = start_wires(topology, &description, options)?;
     if tied {
         let name = topology.to_owned();
