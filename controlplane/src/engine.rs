@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use dataplane::gdsl::Class;
 use dataplane::media::MediaDescription;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,8 @@ pub struct TrackStatus {
     pub packets: u64,
     /// RTP payload bytes sent.
     pub payload_bytes: u64,
+    /// Times that the delivery dropped what lay before a later sync sample: it was too late, or the disk could not read it.
+    pub skips: u64,
     /// Cumulative loss of the client's last receiver report.
     pub rr_lost: i64,
     /// Fraction lost of the client's last receiver report, 0 to 1.
@@ -177,6 +180,8 @@ pub struct SessionStatus {
     pub client: String,
     /// "UDP" or "TCP".
     pub transport: String,
+    /// Guaranteed or best-effort.
+    pub class: Class,
     /// Engine core that delivers it.
     pub core: u32,
     /// Normal play time reached, nanoseconds.
@@ -284,8 +289,13 @@ pub struct MediaEntry {
 /// Dropping the returned future gives no guarantee about whether the engine acted; `destroy_session` may always be called.
 pub trait Engine: Send + Sync + 'static {
     /// Opens the title at `path` (relative to the media folder, already percent-decoded; the engine refuses any path that leaves the
-    /// folder) and makes a session of it for the client at `client`.
-    fn create_session(&self, path: &str, client: SocketAddr) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
+    /// folder) and makes a session of it, of this class, for the client at `client`.
+    fn create_session(
+        &self,
+        path: &str,
+        client: SocketAddr,
+        class: Class,
+    ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
 
     /// What the title at `path` is, without making a session.
     fn describe(&self, path: &str) -> impl Future<Output = Result<Arc<MediaDescription>, EngineError>> + Send;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use controlplane::engine::{Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
+use controlplane::engine::{Class, Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
 use controlplane::local::{LocalConfig, LocalEngine};
+use dataplane::delivery::LagPolicy;
 use dataplane::engine::Poll as Polling;
 use testbed::clip::{ClipSpec, make_clips};
 
@@ -28,6 +29,7 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         chunk_bytes: 64 << 10,
         read_ahead_ns: 1_000_000_000,
         stall_ns: 10_000_000_000,
+        lag: LagPolicy::default(),
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)
@@ -38,7 +40,7 @@ fn udp(port: u16) -> TrackTransport {
 }
 
 async fn created(engine: &LocalEngine) -> SessionId {
-    engine.create_session("clip-0000.mp4", SocketAddr::new(CLIENT, 1)).await.unwrap().session
+    engine.create_session("clip-0000.mp4", SocketAddr::new(CLIENT, 1), Class::Guaranteed).await.unwrap().session
 }
 
 async fn set_up(engine: &LocalEngine, session: SessionId, transport: impl Fn(u16) -> TrackTransport) -> Result<(), EngineError> {

@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::delivery::LagPolicy;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::{Config, HttpListen, Poll};
+use crate::config::{Config, HttpListen, LagAction, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, server};
@@ -104,6 +105,13 @@ fn local_config(plan: &Plan) -> LocalConfig {
         chunk_bytes: bytes(config.chunk),
         read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
         stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+        lag: LagPolicy {
+            max_ns: u64::from(config.lag_max_ms) * 1_000_000,
+            action: match config.lag_action {
+                LagAction::Skip => dataplane::delivery::LagAction::Skip,
+                LagAction::End => dataplane::delivery::LagAction::End,
+            },
+        },
     }
 }
 
@@ -115,6 +123,7 @@ fn rtsp_config(config: &Config) -> RtspConfig {
         write_timeout: Duration::from_secs(config.stall_timeout_s.into()),
         stop_timeout: GOODBYE_MAX,
         connections_max: connections_max(config),
+        classes: config.classes.clone(),
         ..RtspConfig::default()
     }
 }

@@ -22,6 +22,11 @@ pub enum Key {
     SessionTimeout,
     IndexCache,
     StallTimeout,
+    Class,
+    ClassPaths,
+    ClassQuery,
+    LagMax,
+    LagAction,
     Log,
 }
 
@@ -52,7 +57,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 15] = [
+    pub const ALL: [Key; 20] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -67,6 +72,11 @@ impl Key {
         Key::SessionTimeout,
         Key::IndexCache,
         Key::StallTimeout,
+        Key::Class,
+        Key::ClassPaths,
+        Key::ClassQuery,
+        Key::LagMax,
+        Key::LagAction,
         Key::Log,
     ];
 
@@ -87,6 +97,11 @@ impl Key {
             Key::SessionTimeout => "session-timeout",
             Key::IndexCache => "index-cache",
             Key::StallTimeout => "stall-timeout",
+            Key::Class => "class",
+            Key::ClassPaths => "class-paths",
+            Key::ClassQuery => "class-query",
+            Key::LagMax => "lag-max",
+            Key::LagAction => "lag-action",
             Key::Log => "log",
         }
     }
@@ -106,7 +121,11 @@ impl Key {
             Key::Poll => "MODE",
             Key::RtpPort | Key::MaxSessions => "N",
             Key::Memory | Key::Chunk => "SIZE",
-            Key::ReadAhead => "MS",
+            Key::ReadAhead | Key::LagMax => "MS",
+            Key::Class => "CLASS",
+            Key::ClassPaths => "RULES",
+            Key::ClassQuery => "WHO",
+            Key::LagAction => "WHAT",
             Key::SessionTimeout | Key::StallTimeout => "S",
             Key::IndexCache => "DIR",
             Key::Log => "LEVEL",
@@ -130,6 +149,15 @@ impl Key {
             Key::SessionTimeout => "Seconds without a sign of life after which a session is ended",
             Key::IndexCache => "Folder that keeps media indexes between runs, \"off\", or \"auto\": in the user's cache folder",
             Key::StallTimeout => "Seconds after which a client that takes no bytes from its connection is cut",
+            Key::Class => {
+                "Class of sessions: \"guaranteed\" (always on time, refused when that cannot be) or \"best-effort\" (gets what is left)"
+            }
+            Key::ClassPaths => {
+                "Classes by the beginning of the title's path: \"news/=guaranteed, trailers/=best-effort\"; the longest one counts"
+            }
+            Key::ClassQuery => "Who may choose with ?class= in the URL: \"off\", \"any\", or networks (\"10.0.0.0/8,::1\")",
+            Key::LagMax => "How late a stream may get before it drops what is late, or ends, milliseconds",
+            Key::LagAction => "What a stream does that is later than lag-max: \"skip\" to a sync sample that is not late, or \"end\"",
             Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         }
     }
@@ -137,7 +165,9 @@ impl Key {
     /// What TOML values it takes.
     pub fn kind(self) -> Kind {
         match self {
-            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Poll | Key::IndexCache | Key::Log => Kind::Text,
+            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Poll | Key::IndexCache | Key::Log | Key::Class => Kind::Text,
+            Key::ClassPaths | Key::ClassQuery | Key::LagAction => Kind::Text,
+            Key::LagMax => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
             Key::Memory | Key::Chunk => Kind::Size,
             Key::EngineCores => Kind::Cpus,
@@ -164,6 +194,11 @@ impl Key {
             Key::SessionTimeout => config.session_timeout_s = number(text, 5, 86_400, " seconds")?,
             Key::IndexCache => config.index_cache = text.parse()?,
             Key::StallTimeout => config.stall_timeout_s = number(text, 1, 3_600, " seconds")?,
+            Key::Class => config.classes.default = super::class::class(text)?,
+            Key::ClassPaths => config.classes.paths = text.parse()?,
+            Key::ClassQuery => config.classes.query = text.parse()?,
+            Key::LagMax => config.lag_max_ms = number(text, 100, 3_600_000, " milliseconds")?,
+            Key::LagAction => config.lag_action = text.parse()?,
             Key::Log => config.log = text.parse()?,
         }
         Ok(())
@@ -187,6 +222,11 @@ impl Key {
             Key::SessionTimeout => toml::Value::Integer(config.session_timeout_s.into()),
             Key::IndexCache => text(&config.index_cache),
             Key::StallTimeout => toml::Value::Integer(config.stall_timeout_s.into()),
+            Key::Class => text(&config.classes.default),
+            Key::ClassPaths => text(&config.classes.paths),
+            Key::ClassQuery => text(&config.classes.query),
+            Key::LagMax => toml::Value::Integer(config.lag_max_ms.into()),
+            Key::LagAction => text(&config.lag_action),
             Key::Log => text(&config.log),
         }
     }

@@ -9,6 +9,7 @@
 //! [`Key`] is the one table of options: the file's keys, the command line's options, their help, their parsers and how they print
 //! all come from it.
 
+mod class;
 pub mod file;
 mod key;
 mod value;
@@ -19,9 +20,10 @@ mod tests;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use class::{ClassPaths, ClassQuery, ClassRefused, ClassRules};
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
-pub use value::{EngineCores, HttpListen, IndexCache, LogLevel, Net, Poll, ValueError};
+pub use value::{EngineCores, HttpListen, IndexCache, LagAction, LogLevel, Net, Poll, ValueError};
 
 use crate::units::{ByteSize, MIB};
 
@@ -65,6 +67,12 @@ pub struct Config {
     pub index_cache: IndexCache,
     /// A client that takes no bytes from its connection for this long is cut, seconds.
     pub stall_timeout_s: u32,
+    /// Which sessions are guaranteed.
+    pub classes: ClassRules,
+    /// A stream that is later than this drops what is late, or ends, milliseconds.
+    pub lag_max_ms: u32,
+    /// Which of the two.
+    pub lag_action: LagAction,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -86,6 +94,9 @@ impl Default for Config {
             session_timeout_s: 60,
             index_cache: IndexCache::Auto,
             stall_timeout_s: 10,
+            classes: ClassRules::default(),
+            lag_max_ms: 5000,
+            lag_action: LagAction::Skip,
             log: LogLevel::Info,
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::Class;
 use crate::units::ByteSize;
 
 fn from_toml(text: &str) -> Result<Config, String> {
@@ -34,6 +35,11 @@ fn every_key_can_be_set_in_the_file() {
         session-timeout = 30
         index-cache = "/var/cache/tactus"
         stall-timeout = 5
+        class = "best-effort"
+        class-paths = "news/ = guaranteed"
+        class-query = "10.0.0.0/8"
+        lag-max = 2000
+        lag-action = "end"
         log = "debug"
     "#;
     let expected = Config {
@@ -51,6 +57,13 @@ fn every_key_can_be_set_in_the_file() {
         session_timeout_s: 30,
         index_cache: IndexCache::Dir(PathBuf::from("/var/cache/tactus")),
         stall_timeout_s: 5,
+        classes: ClassRules {
+            default: Class::BestEffort,
+            paths: "news/=guaranteed".parse().unwrap(),
+            query: "10.0.0.0/8".parse().unwrap(),
+        },
+        lag_max_ms: 2000,
+        lag_action: LagAction::End,
         log: LogLevel::Debug,
     };
     assert_eq!(from_toml(text), Ok(expected));
@@ -160,11 +173,27 @@ fn any_config() -> impl Strategy<Value = Config> {
         prop_oneof![Just(IndexCache::Auto), Just(IndexCache::Off), path.clone().prop_map(|dir| dir.to_str().unwrap().parse().unwrap())];
     let level = prop::sample::select(vec![LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]);
     let http = prop_oneof![Just(HttpListen::Off), address.clone().prop_map(HttpListen::On)];
-    let places = (path, address, http, cores, cache, level);
-    let numbers = (0..=32_767u16, 1..=1_000_000u32, (1u64 << 20)..=(1 << 40), 100..=60_000u32, 1..=1024u64, 5..=86_400u32, 1..=3600u32);
+    let class = prop::sample::select(vec![Class::Guaranteed, Class::BestEffort]);
+    let rules = (
+        class,
+        prop::sample::select(vec!["", "a/=guaranteed", "trailers/=best-effort, trailers/x=guaranteed"]),
+        prop::sample::select(vec!["off", "any", "10.0.0.0/8,::1/128"]),
+        prop::sample::select(vec![LagAction::Skip, LagAction::End]),
+    );
+    let places = (path, address, http, cores, cache, level, rules);
+    let numbers = (
+        0..=32_767u16,
+        1..=1_000_000u32,
+        (1u64 << 20)..=(1 << 40),
+        100..=60_000u32,
+        1..=1024u64,
+        5..=86_400u32,
+        1..=3600u32,
+        100..=3_600_000u32,
+    );
     (places, numbers, any::<bool>()).prop_map(|(places, numbers, busy)| {
-        let (media, rtsp, http, engine_cores, index_cache, log) = places;
-        let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s) = numbers;
+        let (media, rtsp, http, engine_cores, index_cache, log, (class, paths, query, lag_action)) = places;
+        let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s, lag_max_ms) = numbers;
         Config {
             media,
             rtsp,
@@ -180,6 +209,9 @@ fn any_config() -> impl Strategy<Value = Config> {
             session_timeout_s,
             index_cache,
             stall_timeout_s,
+            classes: ClassRules { default: class, paths: paths.parse().unwrap(), query: query.parse().unwrap() },
+            lag_max_ms,
+            lag_action,
             log,
         }
     })

@@ -84,6 +84,7 @@ fn session() -> SessionStatus {
         path: "a.mp4".into(),
         client: "192.0.2.1:4000".into(),
         transport: "UDP".into(),
+        class: Class::BestEffort,
         core: 0,
         position_ns: 1,
         file_offset: 2,
@@ -95,7 +96,7 @@ fn session() -> SessionStatus {
 }
 
 impl Engine for FakeEngine {
-    async fn create_session(&self, path: &str, _client: SocketAddr) -> Result<SessionCreated, EngineError> {
+    async fn create_session(&self, path: &str, _client: SocketAddr, _class: Class) -> Result<SessionCreated, EngineError> {
         Ok(SessionCreated { session: SessionId(7), media: self.describe(path).await? })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dataplane::delivery::{StartPlan, TrackSpec};
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::engine::local::LocalCoreConfig;
 use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
 use dataplane::gdsl::Outcome;
@@ -21,8 +21,8 @@ use super::session::{Inner, Life, Session};
 use super::status::Monitor;
 use super::titles::Titles;
 use crate::engine::{
-    Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken, TrackReady,
-    TrackStart, TrackTransport,
+    Class, Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken,
+    TrackReady, TrackStart, TrackTransport,
 };
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
@@ -51,6 +51,8 @@ pub struct LocalConfig {
     pub read_ahead_ns: u64,
     /// A TCP client that reads nothing for this long loses its session, nanoseconds.
     pub stall_ns: u64,
+    /// What happens to a delivery that falls behind.
+    pub lag: LagPolicy,
 }
 
 /// A client's connection whose sending side an engine core has.
@@ -240,10 +242,10 @@ impl LocalEngine {
 }
 
 impl Engine for LocalEngine {
-    async fn create_session(&self, path: &str, client: SocketAddr) -> Result<SessionCreated, EngineError> {
+    async fn create_session(&self, path: &str, client: SocketAddr, class: Class) -> Result<SessionCreated, EngineError> {
         let media = self.look_up(path).await?;
         let id = SessionId(self.new_id());
-        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client)));
+        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client, class)));
         Ok(SessionCreated { session: id, media })
     }
 
@@ -280,6 +282,8 @@ impl Engine for LocalEngine {
             read_ahead_ns: self.config.read_ahead_ns,
             link_blocks: title.chunks,
             stall_ns: self.config.stall_ns,
+            class: session.class,
+            lag: self.config.lag,
             cname: self.cname.clone(),
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };
@@ -451,7 +455,7 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
                 Outcome::Failed(why) => Life::Failed(why),
             };
             if let Life::Failed(why) = state {
-                tracing::warn!(path = %session.path, client = %session.client, "session ended by the engine: {why}");
+                tracing::warn!(path = %session.path, class = %session.class, client = %session.client, "session ended by the engine: {why}");
             }
             session.inner().state = state;
         }

@@ -87,6 +87,7 @@ pub(super) async fn session_status(id: SessionId, session: &Session) -> Result<S
             _ => "UDP",
         }
         .into(),
+        class: session.class,
         core: core.as_ref().map_or(0, |core| core.index as u32),
         position_ns: 0,
         file_offset: 0,
@@ -125,6 +126,7 @@ fn track_status(track: &TrackReport) -> TrackStatus {
         ssrc: track.ssrc,
         packets: track.sent.packets,
         payload_bytes: track.sent.payload_bytes,
+        skips: track.sent.skips,
         rr_lost: reception.map_or(0, |r| r.cumulative_lost.into()),
         rr_fraction_lost: reception.map_or(0.0, |r| f64::from(r.fraction_lost) / 256.0),
         rr_jitter_us: reception.map_or(0, |r| r.jitter_us),

@@ -25,6 +25,7 @@ use super::counters::RtspCounters;
 use super::idle::{IdleClock, Patience};
 use super::reply::Reply;
 use super::service::{Service, SessionDirectory};
+use crate::config::ClassRules;
 use crate::engine::Engine;
 
 /// Connections that the kernel completes while we are busy.
@@ -57,6 +58,8 @@ pub struct RtspConfig {
     pub connections_max: u32,
     /// Connections at once from one address; `None` for no limit of its own.
     pub connections_per_ip_max: Option<u32>,
+    /// Which sessions are guaranteed.
+    pub classes: ClassRules,
 }
 
 impl Default for RtspConfig {
@@ -69,6 +72,7 @@ impl Default for RtspConfig {
             stop_timeout: Duration::from_secs(2),
             connections_max: 10_240,
             connections_per_ip_max: None,
+            classes: ClassRules::default(),
         }
     }
 }
@@ -96,7 +100,7 @@ impl<E: Engine> RtspServer<E> {
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket.into())?;
         let local_addr = listener.local_addr()?;
-        let service = Arc::new(Service::new(engine, config.session_timeout));
+        let service = Arc::new(Service::new(engine, config.session_timeout).with_classes(config.classes.clone()));
         Ok(Self { config: Arc::new(config), listener, local_addr, service, per_ip: PerIp::default() })
     }
 

@@ -79,6 +79,10 @@ impl<F> TrackSource<F> {
 impl<H: Host, D: Disk> IssueModule<H, D> for TrackSource<D::File> {
     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         let block_bytes = io.block_bytes() as u64;
+        if let Some(mark) = io.take_mark() {
+            self.next = u32::try_from(mark).unwrap_or(u32::MAX);
+            (self.asked_to, self.last_block) = (0, None);
+        }
         let mut reads = 0;
         for _ in 0..SAMPLES_PER_UPCALL {
             let Some((sample, dts_ns)) = self.sample() else { return NextUpcall::Never };

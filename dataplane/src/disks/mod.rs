@@ -62,6 +62,14 @@ pub enum DiskError {
     Os(i32),
 }
 
+impl DiskError {
+    /// No other read of the file will succeed either: it, or the device that it lies on, is not there any more.
+    pub fn is_for_good(self) -> bool {
+        let Self::Os(number) = self;
+        matches!(number, libc::ENODEV | libc::ENXIO | libc::ESTALE | libc::EBADF | libc::ENOENT)
+    }
+}
+
 /// Counters of a disk since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounters {

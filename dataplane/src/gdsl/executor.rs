@@ -150,7 +150,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         slot.waits_for_entry = false;
         let Some(pair) = slot.pair.as_mut() else { return };
-        pair.link.source_waits = false;
+        (pair.link.source_waits, pair.link.mark) = (false, None);
         while let Some((_, block)) = pair.link.pop() {
             self.blocks.release(block);
         }
@@ -239,6 +239,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,
             popped: false,
+            restarted: false,
         };
         Some(f(&mut pair.destination, &mut io))
     }
@@ -375,12 +376,13 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,
             popped: false,
+            restarted: false,
         };
         let next = match end {
             End::Source => pair.source.upcall(now_ns, &mut io),
             End::Destination => pair.destination.upcall(now_ns, &mut io),
         };
-        let popped = io.popped;
+        let (popped, restarted) = (io.popped, io.restarted);
         let wheel = &mut self.wheels[class as usize];
         if let NextUpcall::At(at_ns) | NextUpcall::OnLinkOrAt(at_ns) = next {
             // Who asks for a time in the past has its turn in the next cycle, so that nobody fills this one alone.
@@ -396,7 +398,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 }
             }
             End::Destination => {
-                if popped && pair.link.source_waits {
+                if restarted || popped && pair.link.source_waits {
                     pair.link.source_waits = false;
                     wheel.schedule(key(index, End::Source), now_ns);
                 }

@@ -114,6 +114,7 @@ pub struct IoBatch<'a, H: Host, D: Disk> {
     pub(super) counters: &'a mut GdslCounters,
     pub(super) outcomes: &'a mut Vec<(PairId, Outcome)>,
     pub(super) popped: bool,
+    pub(super) restarted: bool,
 }
 
 impl<H: Host, D: Disk> IoBatch<'_, H, D> {
@@ -168,6 +169,21 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.blocks.release(block);
         self.popped = true;
         true
+    }
+
+    /// For a destination: empties the link and has the source go on from `mark`, whatever that means to the two of them. The source is
+    /// upcalled in the next cycle at the latest, and asks for it with [`Self::take_mark`] before it reads anything.
+    pub fn restart_from(&mut self, mark: u64) {
+        while let Some((_, block)) = self.link.pop() {
+            self.blocks.release(block);
+        }
+        self.link.mark = Some(mark);
+        self.restarted = true;
+    }
+
+    /// For a source: where the destination wants it to go on, once after each [`Self::restart_from`].
+    pub fn take_mark(&mut self) -> Option<u64> {
+        self.link.mark.take()
     }
 
     /// A transmit frame for `flow` together with the blocks to fill it from; `None` when the layer below takes no more at the moment.

@@ -57,12 +57,34 @@ pub enum End {
 }
 
 /// Whose I/O goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Served first in each cycle.
+    #[default]
     Guaranteed,
     /// Served with what the guaranteed peers leave.
     BestEffort,
+}
+
+impl Class {
+    /// The class of this name, as [`std::fmt::Display`] writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Guaranteed, Self::BestEffort].into_iter().find(|class| class.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "guaranteed",
+            Self::BestEffort => "best-effort",
+        }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// When a module wants to be called again.

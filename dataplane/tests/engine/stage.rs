@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dataplane::delivery::{StartPlan, TrackSpec};
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile, pattern_byte};
 use dataplane::engine::{Command, CoreConfig, CoreReport, EngineCore, Event, Reply, SessionReport, TrackSetup, Transport};
-use dataplane::gdsl::Outcome;
+use dataplane::gdsl::{Class, Outcome};
 use dataplane::media::index::IndexBuilder;
 use dataplane::media::{Codec, MediaDescription, Title, Track, TrackDescription, TrackKind};
 use dataplane::payload::format_of;
@@ -249,6 +249,8 @@ pub struct Film {
     pub stall_ns: u64,
     pub read_ahead_ns: u64,
     pub link_blocks: usize,
+    pub class: Class,
+    pub lag: LagPolicy,
 }
 
 impl Film {
@@ -261,7 +263,15 @@ impl Film {
         let description = describe(&tracks, bytes);
         let title = Arc::new(Title { tracks, left_out: Vec::new(), description });
         let file = SimFile::pattern(id, bytes);
-        Self { title, file, stall_ns: SECOND, read_ahead_ns: 500 * MS, link_blocks: 64 }
+        Self {
+            title,
+            file,
+            stall_ns: SECOND,
+            read_ahead_ns: 500 * MS,
+            link_blocks: 64,
+            class: Class::Guaranteed,
+            lag: LagPolicy::default(),
+        }
     }
 
     /// Pictures of `bytes` every 40 ms for `seconds`, and between them a frame of sound of 200 bytes every 20 ms.
@@ -296,6 +306,8 @@ impl Film {
             read_ahead_ns: self.read_ahead_ns,
             link_blocks: self.link_blocks,
             stall_ns: self.stall_ns,
+            class: self.class,
+            lag: self.lag,
             cname: "stage".into(),
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use dataplane::delivery::{StartPlan, TrackSpec};
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::disks::sim::SimFile;
 use dataplane::engine::{Command, Reply, StartedTrack, TrackSetup, Transport};
-use dataplane::gdsl::Outcome;
+use dataplane::gdsl::{Class, Outcome};
 use dataplane::rtp::interleaved;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -223,6 +223,8 @@ impl Viewer {
                 read_ahead_ns: READ_AHEAD_NS,
                 link_blocks: LINK_BLOCKS,
                 stall_ns: 10 * SECOND_NS,
+                class: Class::Guaranteed,
+                lag: LagPolicy::default(),
                 cname: "simulated".into(),
                 random: (ssrc, rng.random(), rng.random(), rng.random()),
             };
