@@ -66,6 +66,12 @@ impl<F> TrackSource<F> {
         Some((sample, ticks_to_ns(sample.dts, track.timescale)))
     }
 
+    /// When the sample with this decode time is due; as if delivery began now when it stands still.
+    fn needed_ns(&self, now_ns: u64, dts_ns: i64) -> u64 {
+        let ahead_ns = u64::try_from(dts_ns.saturating_sub(self.timeline.start_dts_ns)).unwrap_or(0);
+        self.timeline.due_ns(dts_ns).unwrap_or_else(|| now_ns.saturating_add(ahead_ns))
+    }
+
     /// When the sample with this decode time may be read.
     fn issue_at(&self, now_ns: u64, dts_ns: i64) -> Option<u64> {
         match self.timeline.due_ns(dts_ns) {
@@ -99,7 +105,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSource<D::File> {
                     if reads == READS_PER_UPCALL {
                         return NextUpcall::At(now_ns);
                     }
-                    match io.read(&self.file, self.file_key, block) {
+                    match io.read(&self.file, self.file_key, block, self.needed_ns(now_ns, dts_ns)) {
                         ReadIssue::Issued => reads += 1,
                         ReadIssue::NoRoom => return NextUpcall::OnLink,
                         ReadIssue::NoChunk => return NextUpcall::At(now_ns + CHUNK_RETRY_NS),

@@ -4,7 +4,7 @@
 //! same block share one read and one chunk, and so do two viewers who are close together (unless sharing is switched off). A block whose
 //! last share is given back frees its chunk at once, or, while its read is under way, when the read completes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hugepages::{ChunkPool, Slice};
@@ -23,6 +23,13 @@ pub struct BlockKey {
 /// Names a block while somebody holds a share of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId(u32);
+
+impl BlockId {
+    /// Tag of the read that brings the block.
+    pub(super) fn tag(self) -> u64 {
+        self.0.into()
+    }
+}
 
 /// How far a block is.
 #[derive(Debug)]
@@ -76,11 +83,11 @@ pub(super) struct Blocks {
 }
 
 /// Result of [`Blocks::acquire`].
-pub(super) enum Acquired {
+pub(super) enum Acquired<F> {
     /// A share of a block that is here or on its way already.
     Shared(BlockId),
-    /// A share of a new block; its read was put into the batch.
-    New(BlockId),
+    /// A share of a new block, and the read that brings it.
+    New(BlockId, ReadRequest<F>),
     /// No chunk is free.
     NoChunk,
 }
@@ -99,7 +106,7 @@ impl Blocks {
         &self.pool
     }
 
-    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize, reads: &mut VecDeque<ReadRequest<F>>) -> Acquired {
+    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize) -> Acquired<F> {
         if let Some(&index) = self.by_key.get(&key)
             && let Some(entry) = self.entries.get_mut(index as usize)
         {
@@ -112,8 +119,8 @@ impl Blocks {
         self.free.pop();
         *entry = Entry { key, shares: 1, state: BlockState::Reading, waiters: None, in_use: true };
         self.by_key.insert(key, index);
-        reads.push_back(ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk });
-        Acquired::New(BlockId(index))
+        let read = ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk };
+        Acquired::New(BlockId(index), read)
     }
 
     pub(super) fn state(&self, id: BlockId) -> &BlockState {
@@ -121,6 +128,16 @@ impl Blocks {
             Some(entry) => &entry.state,
             None => &BlockState::Reading,
         }
+    }
+
+    /// Somebody has a share of the block that this read brings.
+    pub(super) fn is_wanted(&self, tag: u64) -> bool {
+        usize::try_from(tag).ok().and_then(|index| self.entries.get(index)).is_some_and(|entry| entry.in_use && entry.shares > 0)
+    }
+
+    /// Blocks that may be in the table: tags of reads are below this.
+    pub(super) fn tags_max(&self) -> usize {
+        self.entries.len()
     }
 
     /// Gives one share back.

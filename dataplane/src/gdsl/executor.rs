@@ -1,7 +1,5 @@
 //! The executor: one cycle upcalls who is due, issues their I/O in one batch and reaps completions.
 
-use std::collections::VecDeque;
-
 use hugepages::{ChunkPool, prefetch};
 use pacing::{Clock, Wheel};
 use stack::host::Host;
@@ -10,7 +8,7 @@ use super::blocks::{BlockId, BlockState, Blocks};
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
-use crate::disks::{Disk, ReadDone, ReadRequest};
+use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 
 /// Most packets that one upcall may send; the log of a cycle keeps this much slack.
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
@@ -29,11 +27,13 @@ pub struct GdslConfig {
     pub upcalls_per_cycle: u32,
     /// Frames that the host can queue; of no more is made use.
     pub host_frames: usize,
+    /// How disks are scheduled.
+    pub disk: CyclicConfig,
 }
 
 impl Default for GdslConfig {
     fn default() -> Self {
-        Self { pairs_max: 1024, tick_ns: 20_000, upcalls_per_cycle: 512, host_frames: 1024 }
+        Self { pairs_max: 1024, tick_ns: 20_000, upcalls_per_cycle: 512, host_frames: 1024, disk: CyclicConfig::default() }
     }
 }
 
@@ -88,7 +88,7 @@ pub struct Gdsl<H: Host, D: Disk, S, T> {
     slots: Vec<Slot<S, T>>,
     free: Vec<u32>,
     wheels: [Wheel; 2],
-    reads: VecDeque<ReadRequest<D::File>>,
+    reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
     log: SendLog,
     counters: GdslCounters,
@@ -101,17 +101,18 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let pairs = config.pairs_max as usize;
         let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * UPCALL_BATCH * PACKETS_PER_UPCALL_MAX;
         let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
+        let (pool_chunks, blocks) = (pool.capacity(), Blocks::new(pool));
         let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
         Self {
             slots: (0..pairs).map(|_| slot()).collect(),
             free: (0..config.pairs_max).rev().collect(),
             wheels: [wheel(), wheel()],
-            reads: VecDeque::with_capacity(pool.capacity()),
+            reads: Cyclic::new(config.disk, blocks.tags_max(), pool_chunks),
             done: Vec::with_capacity(64),
             log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
-            blocks: Blocks::new(pool),
+            blocks,
             config,
             host,
             disk,
@@ -204,6 +205,11 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         &self.disk
     }
 
+    /// What each device did.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceReport> + '_ {
+        self.reads.reports()
+    }
+
     /// The buffers.
     pub fn pool(&self) -> &ChunkPool {
         self.blocks.pool()
@@ -228,6 +234,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn with_io<R>(&mut self, id: PairId, clock: &dyn Clock, f: impl FnOnce(&mut T, &mut IoBatch<'_, H, D>) -> R) -> Option<R> {
         let slot = self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation)?;
         let pair = slot.pair.as_deref_mut()?;
+        let (class, now_ns) = (pair.class, clock.now_ns());
         let mut io = IoBatch {
             pair: id,
             host: &mut self.host,
@@ -235,6 +242,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            class,
+            now_ns,
             log: &mut self.log,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,
@@ -273,10 +282,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.counters.carried_over += u64::from(carried_over);
         if self.blocks.take_abandoned() {
             let blocks = &mut self.blocks;
-            self.reads.retain(|read| !blocks.drop_unwanted(read.tag));
+            self.reads.retain(|tag| !blocks.drop_unwanted(tag));
         }
         if !self.reads.is_empty() {
-            self.disk.submit(now_ns, &mut self.reads);
+            self.reads.issue(now_ns, &mut self.disk);
         }
         if self.host.queued() > 0 {
             self.log.flush(&mut self.host, clock, &mut self.counters);
@@ -343,6 +352,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.disk.reap(now_ns, &mut done);
         let any = !done.is_empty();
         for read in done.drain(..) {
+            let wanted = self.blocks.is_wanted(read.tag);
+            let Some(read) = self.reads.finish::<D>(now_ns, read, wanted) else { continue };
             let mut waiter = self.blocks.complete(read);
             while let Some(index) = waiter {
                 let Some(slot) = self.slots.get_mut(index as usize) else { break };
@@ -372,6 +383,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            class,
+            now_ns,
             log: &mut self.log,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use pacing::Clock;
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
-use super::PairId;
 use super::blocks::{Acquired, BlockKey, BlockState, Blocks};
 use super::executor::GdslCounters;
 use super::link::Link;
 use super::stats::Lateness;
-use crate::disks::{Disk, ReadRequest};
+use super::{Class, PairId};
+use crate::disks::{Cyclic, Disk};
 
 /// A packet without a due time (RTCP): sent with the batch, counted, but not measured.
 const UNTIMED: u64 = u64::MAX;
@@ -109,7 +109,9 @@ pub struct IoBatch<'a, H: Host, D: Disk> {
     pub(super) clock: &'a dyn Clock,
     pub(super) blocks: &'a mut Blocks,
     pub(super) link: &'a mut Link,
-    pub(super) reads: &'a mut VecDeque<ReadRequest<D::File>>,
+    pub(super) reads: &'a mut Cyclic<D::File>,
+    pub(super) class: Class,
+    pub(super) now_ns: u64,
     pub(super) log: &'a mut SendLog,
     pub(super) counters: &'a mut GdslCounters,
     pub(super) outcomes: &'a mut Vec<(PairId, Outcome)>,
@@ -133,19 +135,24 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.link.room()
     }
 
-    /// Puts the block at `offset` of `file` at the end of the link, reading it unless it is in memory already.
-    pub fn read(&mut self, file: &D::File, file_key: u64, offset: u64) -> ReadIssue {
+    /// Puts the block at `offset` of `file`, which is needed by `needed_ns`, at the end of the link, reading it unless it is in memory
+    /// already.
+    pub fn read(&mut self, file: &D::File, file_key: u64, offset: u64, needed_ns: u64) -> ReadIssue {
         if self.link.room() == 0 {
             return ReadIssue::NoRoom;
         }
         let key = BlockKey { file: file_key, offset };
         let len = self.blocks.pool().chunk_bytes();
-        let block = match self.blocks.acquire(key, file, len, self.reads) {
-            Acquired::New(block) => {
+        let block = match self.blocks.acquire(key, file, len) {
+            Acquired::New(block, read) => {
+                self.reads.queue::<D>(self.now_ns, read, self.class, needed_ns);
                 self.counters.reads_issued += 1;
                 block
             }
             Acquired::Shared(block) => {
+                if matches!(self.blocks.state(block), BlockState::Reading) {
+                    self.reads.hurry::<D>(block.tag(), self.class, needed_ns);
+                }
                 self.counters.reads_shared += 1;
                 block
             }
