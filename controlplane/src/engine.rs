@@ -250,6 +250,14 @@ pub struct CoreStatus {
     pub disk_errors: u64,
     /// Reads under way.
     pub disk_in_flight: u32,
+    /// Of its time, what is promised to guaranteed sessions, 0 to 1.
+    pub promised: f64,
+    /// Processor time of a packet, as measured, nanoseconds.
+    pub packet_ns: u64,
+    /// Guaranteed reads that came after their data was due, since start.
+    pub disk_late: u64,
+    /// Reads that failed and were tried again, since start.
+    pub disk_retries: u64,
     /// Buffer memory: chunks in all.
     pub chunks: u64,
     /// Buffer memory: chunks free.
@@ -260,11 +268,28 @@ pub struct CoreStatus {
     pub memory: String,
 }
 
+/// What is promised of a disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Device number of the file system (`st_dev`).
+    pub device: u64,
+    /// Where its profile comes from: "measured", "measured briefly" or "unknown".
+    pub profile: String,
+    /// Of each cycle, what is promised to guaranteed sessions, 0 to 1.
+    pub promised: f64,
+    /// What may be promised, 0 to 1.
+    pub share: f64,
+    /// Device time that a read is reckoned with, microseconds.
+    pub read_us: u64,
+}
+
 /// An engine's monitor data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineStatus {
     /// One entry per engine core.
     pub cores: Vec<CoreStatus>,
+    /// One entry per disk that guaranteed sessions read.
+    pub disks: Vec<DiskStatus>,
     /// Sessions that may exist at once.
     pub sessions_max: u32,
     /// How it sends ("kernel sockets").

@@ -21,7 +21,7 @@ pub struct Cost {
 impl Default for Cost {
     /// What is reckoned with before anything was measured: kernel sockets on a modest machine.
     fn default() -> Self {
-        Self { packet_ns: 6_000, read_ns: 30_000 }
+        Self { packet_ns: 2_500, read_ns: 15_000 }
     }
 }
 

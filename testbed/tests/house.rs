@@ -28,6 +28,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/disks/tests.rs",
     "dataplane/src/disks/uring/ring.rs",
     "dataplane/src/engine/eventfd.rs",
+    "dataplane/src/engine/realtime.rs",
     "dataplane/tests/engine/allocation.rs",
     "dataplane/tests/media/counting.rs",
     "dataplane/tests/packets_without_allocation.rs",

@@ -30,6 +30,11 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         read_ahead_ns: 1_000_000_000,
         stall_ns: 10_000_000_000,
         lag: LagPolicy::default(),
+        disk_share_permille: 0,
+        disk_profiles: None,
+        cpu_share_permille: 800,
+        cache: false,
+        realtime: false,
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)

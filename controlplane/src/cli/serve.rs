@@ -105,6 +105,11 @@ fn local_config(plan: &Plan) -> LocalConfig {
         chunk_bytes: bytes(config.chunk),
         read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
         stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
+        disk_share_permille: u64::from(config.disk_share_percent) * 10,
+        disk_profiles: config.disk_profiles(|name| std::env::var(name).ok()),
+        cpu_share_permille: u64::from(config.cpu_share_percent) * 10,
+        cache: config.cache,
+        realtime: config.realtime,
         lag: LagPolicy {
             max_ns: u64::from(config.lag_max_ms) * 1_000_000,
             action: match config.lag_action {

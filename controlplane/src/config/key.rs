@@ -1,6 +1,6 @@
 //! The table of options.
 
-use super::value::{address, number, page_size, path, rtp_port, size};
+use super::value::{address, number, on_off, page_size, path, rtp_port, size, switch};
 use super::{Config, ValueError};
 use crate::units::{GIB, KIB, MIB};
 
@@ -27,6 +27,11 @@ pub enum Key {
     ClassQuery,
     LagMax,
     LagAction,
+    DiskShare,
+    CpuShare,
+    DiskProfile,
+    Cache,
+    Realtime,
     Log,
 }
 
@@ -57,7 +62,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 20] = [
+    pub const ALL: [Key; 25] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -77,6 +82,11 @@ impl Key {
         Key::ClassQuery,
         Key::LagMax,
         Key::LagAction,
+        Key::DiskShare,
+        Key::CpuShare,
+        Key::DiskProfile,
+        Key::Cache,
+        Key::Realtime,
         Key::Log,
     ];
 
@@ -102,6 +112,11 @@ impl Key {
             Key::ClassQuery => "class-query",
             Key::LagMax => "lag-max",
             Key::LagAction => "lag-action",
+            Key::DiskShare => "disk-share",
+            Key::CpuShare => "cpu-share",
+            Key::DiskProfile => "disk-profile",
+            Key::Cache => "cache",
+            Key::Realtime => "realtime",
             Key::Log => "log",
         }
     }
@@ -126,6 +141,9 @@ impl Key {
             Key::ClassPaths => "RULES",
             Key::ClassQuery => "WHO",
             Key::LagAction => "WHAT",
+            Key::DiskShare | Key::CpuShare => "PERCENT",
+            Key::DiskProfile => "FILE",
+            Key::Cache | Key::Realtime => "SWITCH",
             Key::SessionTimeout | Key::StallTimeout => "S",
             Key::IndexCache => "DIR",
             Key::Log => "LEVEL",
@@ -158,6 +176,13 @@ impl Key {
             Key::ClassQuery => "Who may choose with ?class= in the URL: \"off\", \"any\", or networks (\"10.0.0.0/8,::1\")",
             Key::LagMax => "How late a stream may get before it drops what is late, or ends, milliseconds",
             Key::LagAction => "What a stream does that is later than lag-max: \"skip\" to a sync sample that is not late, or \"end\"",
+            Key::DiskShare => {
+                "Of each disk's time, what may be promised to guaranteed sessions, percent; 0: none is refused, and nothing is sure"
+            }
+            Key::CpuShare => "Of each engine core's time, what may be promised to guaranteed sessions, percent",
+            Key::DiskProfile => "File with what `tactus probe-disk` measured, \"off\", or \"auto\": disks.json beside the index cache",
+            Key::Cache => "\"on\": buffers that nobody needs keep what is likely to be read again; \"off\": every session reads the disk",
+            Key::Realtime => "\"on\": engine cores ask the kernel for real time (SCHED_FIFO) and locked memory; \"off\"",
             Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         }
     }
@@ -166,8 +191,8 @@ impl Key {
     pub fn kind(self) -> Kind {
         match self {
             Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Poll | Key::IndexCache | Key::Log | Key::Class => Kind::Text,
-            Key::ClassPaths | Key::ClassQuery | Key::LagAction => Kind::Text,
-            Key::LagMax => Kind::Integer,
+            Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime => Kind::Text,
+            Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
             Key::Memory | Key::Chunk => Kind::Size,
             Key::EngineCores => Kind::Cpus,
@@ -199,6 +224,11 @@ impl Key {
             Key::ClassQuery => config.classes.query = text.parse()?,
             Key::LagMax => config.lag_max_ms = number(text, 100, 3_600_000, " milliseconds")?,
             Key::LagAction => config.lag_action = text.parse()?,
+            Key::DiskShare => config.disk_share_percent = number(text, 0, 100, " percent")?,
+            Key::CpuShare => config.cpu_share_percent = number(text, 1, 100, " percent")?,
+            Key::DiskProfile => config.disk_profile = text.parse()?,
+            Key::Cache => config.cache = switch(text)?,
+            Key::Realtime => config.realtime = switch(text)?,
             Key::Log => config.log = text.parse()?,
         }
         Ok(())
@@ -227,6 +257,11 @@ impl Key {
             Key::ClassQuery => text(&config.classes.query),
             Key::LagMax => toml::Value::Integer(config.lag_max_ms.into()),
             Key::LagAction => text(&config.lag_action),
+            Key::DiskShare => toml::Value::Integer(config.disk_share_percent.into()),
+            Key::CpuShare => toml::Value::Integer(config.cpu_share_percent.into()),
+            Key::DiskProfile => text(&config.disk_profile),
+            Key::Cache => text(&on_off(config.cache)),
+            Key::Realtime => text(&on_off(config.realtime)),
             Key::Log => text(&config.log),
         }
     }

@@ -73,6 +73,16 @@ pub struct Config {
     pub lag_max_ms: u32,
     /// Which of the two.
     pub lag_action: LagAction,
+    /// Of each disk's time, what may be promised to guaranteed sessions, percent; 0: none is refused.
+    pub disk_share_percent: u32,
+    /// Of each engine core's time, what may be promised to guaranteed sessions, percent.
+    pub cpu_share_percent: u32,
+    /// Where the disks' profiles are kept; "auto" is `disks.json` beside the index cache.
+    pub disk_profile: IndexCache,
+    /// Buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Engine cores ask the kernel for real time.
+    pub realtime: bool,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -97,6 +107,11 @@ impl Default for Config {
             classes: ClassRules::default(),
             lag_max_ms: 5000,
             lag_action: LagAction::Skip,
+            disk_share_percent: 80,
+            cpu_share_percent: 80,
+            disk_profile: IndexCache::Auto,
+            cache: true,
+            realtime: false,
             log: LogLevel::Info,
         }
     }
@@ -170,6 +185,15 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// The file with the disks' profiles, with `env` to look up environment variables; `None` for nowhere.
+    pub fn disk_profiles(&self, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        match &self.disk_profile {
+            IndexCache::Auto => IndexCache::Auto.resolve(env).map(|folder| folder.join("disks.json")),
+            IndexCache::Off => None,
+            IndexCache::Dir(file) => Some(file.clone()),
+        }
     }
 
     /// Reads a configuration from the bytes of a file; `name` is what errors call it.

@@ -40,6 +40,11 @@ fn every_key_can_be_set_in_the_file() {
         class-query = "10.0.0.0/8"
         lag-max = 2000
         lag-action = "end"
+        disk-share = 50
+        cpu-share = 60
+        disk-profile = "/var/lib/tactus/disks.json"
+        cache = "off"
+        realtime = "on"
         log = "debug"
     "#;
     let expected = Config {
@@ -64,6 +69,11 @@ fn every_key_can_be_set_in_the_file() {
         },
         lag_max_ms: 2000,
         lag_action: LagAction::End,
+        disk_share_percent: 50,
+        cpu_share_percent: 60,
+        disk_profile: IndexCache::Dir(PathBuf::from("/var/lib/tactus/disks.json")),
+        cache: false,
+        realtime: true,
         log: LogLevel::Debug,
     };
     assert_eq!(from_toml(text), Ok(expected));
@@ -180,7 +190,8 @@ fn any_config() -> impl Strategy<Value = Config> {
         prop::sample::select(vec!["off", "any", "10.0.0.0/8,::1/128"]),
         prop::sample::select(vec![LagAction::Skip, LagAction::End]),
     );
-    let places = (path, address, http, cores, cache, level, rules);
+    let shares = (0..=100u32, 1..=100u32, any::<bool>(), any::<bool>());
+    let places = (path, address, http, cores, (cache.clone(), cache), level, rules);
     let numbers = (
         0..=32_767u16,
         1..=1_000_000u32,
@@ -191,30 +202,37 @@ fn any_config() -> impl Strategy<Value = Config> {
         1..=3600u32,
         100..=3_600_000u32,
     );
-    (places, numbers, any::<bool>()).prop_map(|(places, numbers, busy)| {
-        let (media, rtsp, http, engine_cores, index_cache, log, (class, paths, query, lag_action)) = places;
-        let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s, lag_max_ms) = numbers;
-        Config {
-            media,
-            rtsp,
-            http,
-            net: Net::Kernel,
-            engine_cores,
-            poll: if busy { Poll::Busy } else { Poll::Adaptive },
-            rtp_port: half_port * 2,
-            max_sessions,
-            memory: ByteSize(memory),
-            read_ahead_ms,
-            chunk: ByteSize(pages * 4096),
-            session_timeout_s,
-            index_cache,
-            stall_timeout_s,
-            classes: ClassRules { default: class, paths: paths.parse().unwrap(), query: query.parse().unwrap() },
-            lag_max_ms,
-            lag_action,
-            log,
-        }
-    })
+    (places, numbers, any::<bool>(), shares).prop_map(
+        |(places, numbers, busy, (disk_share_percent, cpu_share_percent, cache, realtime))| {
+            let (media, rtsp, http, engine_cores, (index_cache, disk_profile), log, (class, paths, query, lag_action)) = places;
+            let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s, lag_max_ms) = numbers;
+            Config {
+                media,
+                rtsp,
+                http,
+                net: Net::Kernel,
+                engine_cores,
+                poll: if busy { Poll::Busy } else { Poll::Adaptive },
+                rtp_port: half_port * 2,
+                max_sessions,
+                memory: ByteSize(memory),
+                read_ahead_ms,
+                chunk: ByteSize(pages * 4096),
+                session_timeout_s,
+                index_cache,
+                stall_timeout_s,
+                classes: ClassRules { default: class, paths: paths.parse().unwrap(), query: query.parse().unwrap() },
+                lag_max_ms,
+                lag_action,
+                disk_share_percent,
+                cpu_share_percent,
+                disk_profile,
+                cache,
+                realtime,
+                log,
+            }
+        },
+    )
 }
 
 proptest! {

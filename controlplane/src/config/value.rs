@@ -312,6 +312,20 @@ impl fmt::Display for LagAction {
     }
 }
 
+/// "on" or "off".
+pub(super) fn switch(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ValueError::Choice { text: text.to_owned(), choices: "\"on\" and \"off\"" }),
+    }
+}
+
+/// The reverse of [`switch`].
+pub(super) fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 /// A path that the system calls will take.
 pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
     match text {

@@ -146,7 +146,8 @@ impl Engine for FakeEngine {
             memory: "4 KiB pages".into(),
             ..CoreStatus::default()
         };
-        EngineStatus { cores: vec![core(0), core(1)], sessions_max: 5000, net: "kernel sockets".into() }
+        let disk = DiskStatus { device: 1, profile: "measured".into(), promised: 0.25, share: 0.8, read_us: 150 };
+        EngineStatus { cores: vec![core(0), core(1)], disks: vec![disk], sessions_max: 5000, net: "kernel sockets".into() }
     }
 
     async fn media(&self) -> Vec<MediaEntry> {

@@ -8,11 +8,13 @@
 //! - [`threads`]: plain reader threads, for where that is forbidden.
 //! - [`file`](mod@file): the media files that both read.
 //! - [`cyclic`]: which reads go first, guaranteed ones in cycles, and how many at once.
+//! - [`probe`](mod@probe): measures what a disk can do.
 //! - [`sim`]: a disk in simulated time, with faults.
 
 pub mod any;
 pub mod cyclic;
 pub mod file;
+pub mod probe;
 pub mod sim;
 pub mod threads;
 pub mod uring;

@@ -16,6 +16,7 @@ pub mod core;
 mod eventfd;
 mod inbound;
 pub mod local;
+mod realtime;
 mod session;
 pub mod thread;
 

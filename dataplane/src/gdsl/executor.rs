@@ -1,10 +1,12 @@
 //! The executor: one cycle upcalls who is due, issues their I/O in one batch and reaps completions.
 
 use hugepages::{ChunkPool, prefetch};
+use pacing::cpu::Cost;
 use pacing::{Clock, Wheel};
 use stack::host::Host;
 
 use super::blocks::{BlockId, BlockState, Blocks};
+use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
@@ -29,11 +31,23 @@ pub struct GdslConfig {
     pub host_frames: usize,
     /// How disks are scheduled.
     pub disk: CyclicConfig,
+    /// Whether buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
+    pub best_effort_slice_ns: u64,
 }
 
 impl Default for GdslConfig {
     fn default() -> Self {
-        Self { pairs_max: 1024, tick_ns: 20_000, upcalls_per_cycle: 512, host_frames: 1024, disk: CyclicConfig::default() }
+        Self {
+            pairs_max: 1024,
+            tick_ns: 20_000,
+            upcalls_per_cycle: 512,
+            host_frames: 1024,
+            disk: CyclicConfig::default(),
+            cache: false,
+            best_effort_slice_ns: 100_000,
+        }
     }
 }
 
@@ -50,6 +64,8 @@ pub struct GdslCounters {
     pub reads_issued: u64,
     /// Blocks that were in memory, or on their way, when they were asked for.
     pub reads_shared: u64,
+    /// Of these, blocks that nobody held: the cache had kept them.
+    pub cache_hits: u64,
     /// Times that no buffer was free when a block was asked for.
     pub chunk_shortages: u64,
     /// Upcalls.
@@ -93,6 +109,7 @@ pub struct Gdsl<H: Host, D: Disk, S, T> {
     log: SendLog,
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
+    costs: Costs,
 }
 
 impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
@@ -101,7 +118,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let pairs = config.pairs_max as usize;
         let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * UPCALL_BATCH * PACKETS_PER_UPCALL_MAX;
         let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
-        let (pool_chunks, blocks) = (pool.capacity(), Blocks::new(pool));
+        let (pool_chunks, blocks) = (pool.capacity(), Blocks::new(pool, if config.cache { pairs } else { 0 }));
         let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
         Self {
             slots: (0..pairs).map(|_| slot()).collect(),
@@ -112,6 +129,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
+            costs: Costs::default(),
             blocks,
             config,
             host,
@@ -134,6 +152,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn remove(&mut self, id: PairId) -> Option<Box<Pair<S, T>>> {
         self.clear_link(id);
         let pair = self.slot(id)?.pair.take()?;
+        self.blocks.reader_left(id.index);
         self.sleep(id.index, pair.class);
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -205,9 +224,24 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         &self.disk
     }
 
+    /// The disk, for a test that changes it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
     /// What each device did.
     pub fn devices(&self) -> impl Iterator<Item = DeviceReport> + '_ {
         self.reads.reports()
+    }
+
+    /// Buffers that are free, or would be the moment somebody needs them.
+    pub fn chunks_free(&self) -> usize {
+        self.blocks.chunks_free()
+    }
+
+    /// What a packet and a read cost so far; what is reckoned with where too little was measured.
+    pub fn cost(&self) -> Cost {
+        self.costs.cost()
     }
 
     /// The buffers.
@@ -256,13 +290,47 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// One cycle.
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
-        let mut worked = self.reap(now_ns);
+        let answers = self.reap(now_ns);
+        let reaped_ns = clock.now_ns();
+        let packets = self.counters.packets;
+        let upcalls = self.upcall_due(now_ns, clock);
+        let mut worked = answers > 0 || upcalls > 0;
+        self.counters.upcalls += u64::from(upcalls);
+        let upcalled_ns = clock.now_ns();
+        if self.blocks.take_abandoned() {
+            let blocks = &mut self.blocks;
+            self.reads.retain(|tag| !blocks.drop_unwanted(tag));
+        }
+        if !self.reads.is_empty() {
+            self.reads.issue(now_ns, &mut self.disk);
+        }
+        let issued_ns = clock.now_ns();
+        if self.host.queued() > 0 {
+            self.log.flush(&mut self.host, clock, &mut self.counters);
+            worked = true;
+        }
+        self.log.flush_streams(&mut self.host, clock);
+        self.count_lateness();
+        self.costs.reads(answers, issued_ns.saturating_sub(upcalled_ns) + reaped_ns.saturating_sub(now_ns));
+        let packet_ns = clock.now_ns().saturating_sub(issued_ns) + upcalled_ns.saturating_sub(reaped_ns);
+        self.costs.packets(self.counters.packets - packets, packet_ns);
+        Cycle { worked, next_ns: self.next_ns(now_ns) }
+    }
+
+    /// Upcalls the peers that are due, guaranteed ones first; how many there were. Best-effort ones get a slice of time: what becomes due
+    /// meanwhile waits for no longer than that.
+    fn upcall_due(&mut self, now_ns: u64, clock: &dyn Clock) -> u32 {
         let (mut upcalls, mut carried_over) = (0, false);
         let mut due = [0; UPCALL_BATCH];
         for class in [Class::Guaranteed, Class::BestEffort] {
+            let slice_end_ns = match class {
+                Class::Guaranteed => u64::MAX,
+                Class::BestEffort => clock.now_ns().saturating_add(self.config.best_effort_slice_ns),
+            };
             loop {
                 let left = self.config.upcalls_per_cycle.saturating_sub(upcalls) as usize;
-                if left == 0 || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
+                let is_over = class == Class::BestEffort && clock.now_ns() > slice_end_ns;
+                if left == 0 || is_over || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
                     carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
                     break;
                 }
@@ -277,23 +345,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 upcalls += batch.len() as u32;
             }
         }
-        worked |= upcalls > 0;
-        self.counters.upcalls += u64::from(upcalls);
         self.counters.carried_over += u64::from(carried_over);
-        if self.blocks.take_abandoned() {
-            let blocks = &mut self.blocks;
-            self.reads.retain(|tag| !blocks.drop_unwanted(tag));
-        }
-        if !self.reads.is_empty() {
-            self.reads.issue(now_ns, &mut self.disk);
-        }
-        if self.host.queued() > 0 {
-            self.log.flush(&mut self.host, clock, &mut self.counters);
-            worked = true;
-        }
-        self.log.flush_streams(&mut self.host, clock);
-        self.count_lateness();
-        Cycle { worked, next_ns: self.next_ns(now_ns) }
+        upcalls
     }
 
     /// Takes out the next peers that are due, at most `limit`.
@@ -344,13 +397,14 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
     }
 
-    fn reap(&mut self, now_ns: u64) -> bool {
+    /// Takes in what the disk has answered; how many reads that is.
+    fn reap(&mut self, now_ns: u64) -> u64 {
         if self.disk.in_flight() == 0 {
-            return false;
+            return 0;
         }
         let mut done = std::mem::take(&mut self.done);
         self.disk.reap(now_ns, &mut done);
-        let any = !done.is_empty();
+        let answers = done.len() as u64;
         for read in done.drain(..) {
             let wanted = self.blocks.is_wanted(read.tag);
             let Some(read) = self.reads.finish::<D>(now_ns, read, wanted) else { continue };
@@ -365,7 +419,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             }
         }
         self.done = done;
-        any
+        answers
     }
 
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {

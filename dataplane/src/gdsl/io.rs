@@ -142,6 +142,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
             return ReadIssue::NoRoom;
         }
         let key = BlockKey { file: file_key, offset };
+        self.blocks.reader_at(self.pair.index, key, self.now_ns);
         let len = self.blocks.pool().chunk_bytes();
         let block = match self.blocks.acquire(key, file, len) {
             Acquired::New(block, read) => {
@@ -154,6 +155,11 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
                     self.reads.hurry::<D>(block.tag(), self.class, needed_ns);
                 }
                 self.counters.reads_shared += 1;
+                block
+            }
+            Acquired::Kept(block) => {
+                self.counters.reads_shared += 1;
+                self.counters.cache_hits += 1;
                 block
             }
             Acquired::NoChunk => {

@@ -14,6 +14,8 @@
 //! left of the cycle. What does not fit in a cycle is carried over into the next one and counted.
 
 mod blocks;
+mod cache;
+mod costs;
 mod executor;
 mod io;
 mod link;

@@ -25,7 +25,7 @@ impl ReadyLink {
     /// The blocks at these offsets of `file`.
     pub(crate) fn new(file: &SimFile, block_bytes: usize, wanted: &[(u64, End)]) -> Self {
         let pool = ChunkPool::new(Arena::new((wanted.len() + 1) * block_bytes).expect("memory"), block_bytes);
-        let (mut link, mut blocks) = (Link::new(wanted.len()), Blocks::new(pool));
+        let (mut link, mut blocks) = (Link::new(wanted.len()), Blocks::new(pool, 0));
         for &(offset, end) in wanted {
             match blocks.acquire(BlockKey { file: file.id(), offset }, file, block_bytes) {
                 Acquired::New(block, mut read) => {
@@ -35,7 +35,7 @@ impl ReadyLink {
                         blocks.complete(ReadDone { tag: read.tag, chunk: read.chunk, result });
                     }
                 }
-                Acquired::Shared(block) => link.push(offset, block),
+                Acquired::Shared(block) | Acquired::Kept(block) => link.push(offset, block),
                 Acquired::NoChunk => panic!("a chunk for each block"),
             }
         }

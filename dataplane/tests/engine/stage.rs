@@ -206,7 +206,7 @@ impl Stage {
     /// After everything was destroyed: nothing is left of it.
     pub fn assert_empty(&mut self) {
         self.run_for(100 * MS);
-        assert_eq!(self.core.pool().free(), self.core.pool().capacity(), "buffers came back");
+        assert_eq!(self.core.chunks_free(), self.core.pool().capacity(), "buffers came back");
         let host = self.core.host_mut().counters();
         assert_eq!(host.flows, 0, "flows were closed");
         let status = self.core_status();
@@ -298,6 +298,10 @@ impl Film {
     }
 
     pub fn setup_with(&self, track: usize, transport: Transport, ssrc: u32) -> Box<TrackSetup<SimFile>> {
+        self.setup_from(track, transport, (ssrc, rand::random(), rand::random(), rand::random()))
+    }
+
+    pub fn setup_from(&self, track: usize, transport: Transport, random: (u32, u16, u32, u64)) -> Box<TrackSetup<SimFile>> {
         let spec = TrackSpec {
             title: Arc::clone(&self.title),
             track,
@@ -309,7 +313,7 @@ impl Film {
             class: self.class,
             lag: self.lag,
             cname: "stage".into(),
-            random: (ssrc, rand::random(), rand::random(), rand::random()),
+            random,
         };
         let pair = spec.build().expect("the track exists");
         Box::new(TrackSetup { track_id: self.title.tracks[track].id, transport, pair })
