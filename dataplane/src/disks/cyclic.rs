@@ -1,15 +1,16 @@
 //! The cyclic disk scheduler: which reads a disk is given next, and how many at once.
 //!
 //! ```text
-//!              device 0: guaranteed, by cycle of the deadline, then by place ─┐ first
+//!              device 0: guaranteed, in batches by deadline, then by place   ─┐ first
 //! queue(read) ─►          best-effort, in the order asked for                ─┴─► at most `depth` under way ─► Disk ─► finish(read) ─► done
 //!              device 1: ...                                                                    ▲                       │ late: fewer
 //!                                                                                               └── again, if it failed ─┘
 //! ```
 //!
-//! Time is divided into cycles. The guaranteed reads whose data is needed in the same cycle are one batch, issued in the order of their
-//! place on the disk; batches go in the order of their cycles (known as SCAN-EDF: Reddy and Wyllie, ACM Multimedia 1993). Best-effort reads
-//! get what is left, one chunk at a time, as soon as no guaranteed read waits: the disk is never idle while anybody wants it. A read under
+//! Time is divided into cycles; what is played in one is read in the one before. A cycle has a few batches: the guaranteed reads whose data
+//! is needed at about the same time, issued in the order of their place on the disk; batches go in the order of their times (known as
+//! SCAN-EDF: Reddy and Wyllie, ACM Multimedia 1993). A read that is needed sooner than in a cycle, because its stream has just begun, goes
+//! by its own deadline. Best-effort reads get what is left, one chunk at a time, as soon as no guaranteed read waits: the disk is never idle while anybody wants it. A read under
 //! way is not taken back, so a guaranteed read waits for at most `depth` others; the depth is kept where they are answered in time.
 //!
 //! Devices are told apart by their number (`st_dev`), each with queues and a depth of its own: one that stops answering holds up nobody
@@ -19,7 +20,6 @@ mod queue;
 
 use std::collections::VecDeque;
 
-use hugepages::Chunk;
 use pacing::disk::DepthControl;
 
 use self::queue::{Fifo, Place, Sorted};
@@ -28,6 +28,8 @@ use crate::gdsl::Class;
 
 /// Devices that are told apart; the files of any others share the last one's queues.
 pub const DEVICES_MAX: usize = 8;
+/// Sorted batches of a cycle.
+const BATCHES_PER_CYCLE: u64 = 8;
 /// How often a read is tried.
 const ATTEMPTS_MAX: u8 = 3;
 /// Answers that an observed time per read is averaged over.
@@ -167,14 +169,14 @@ impl<F: Clone> Cyclic<F> {
     pub fn queue<D: Disk<File = F>>(&mut self, now_ns: u64, request: ReadRequest<F>, class: Class, deadline_ns: u64) {
         let (device, tag) = (self.device(D::device_of(&request.file)), request.tag);
         let Some(slot) = slot(&mut self.slots, tag) else { return };
-        let place = self.config.place::<D>(&request, deadline_ns);
+        let place = self.config.place::<D>(now_ns, &request, deadline_ns);
         let (attempts, issued_ns) = (0, now_ns);
         *slot = Slot { state: State::Waiting, request: Some(request), again: None, device, class, deadline_ns, issued_ns, attempts };
         self.wait(tag, place);
     }
 
     /// Somebody else needs the read as well: it gets the better class and the earlier deadline of the two.
-    pub fn hurry<D: Disk<File = F>>(&mut self, tag: u64, class: Class, deadline_ns: u64) {
+    pub fn hurry<D: Disk<File = F>>(&mut self, now_ns: u64, tag: u64, class: Class, deadline_ns: u64) {
         let Some(slot) = slot(&mut self.slots, tag) else { return };
         let promoted = slot.class == Class::BestEffort && class == Class::Guaranteed;
         let earlier = slot.class == class && deadline_ns < slot.deadline_ns;
@@ -183,7 +185,7 @@ impl<F: Clone> Cyclic<F> {
         }
         let was = std::mem::replace(&mut slot.class, class);
         slot.deadline_ns = deadline_ns;
-        let place = slot.request.as_ref().map(|request| self.config.place::<D>(request, deadline_ns));
+        let place = slot.request.as_ref().map(|request| self.config.place::<D>(now_ns, request, deadline_ns));
         let Some(place) = place.filter(|_| class == Class::Guaranteed && slot.state == State::Waiting) else { return };
         let Some(device) = self.devices.get_mut(usize::from(slot.device)) else { return };
         match was {
@@ -258,20 +260,24 @@ impl<F: Clone> Cyclic<F> {
         slot.state = State::Free;
         if let Some(device) = self.devices.get_mut(usize::from(slot.device)) {
             device.answered(now_ns, latency_ns, slot.class, slot.deadline_ns);
-            let in_time = slot.class == Class::BestEffort || now_ns.saturating_add(latency_ns) < slot.deadline_ns;
-            let try_again = wanted && slot.attempts < ATTEMPTS_MAX && in_time && done.result.is_err_and(|error| !error.is_for_good());
+            // A little late is better than what lies up to the next sync sample lost.
+            let in_time = now_ns < slot.deadline_ns.saturating_add(self.config.latency_max_ns);
+            let try_again = wanted
+                && slot.attempts < ATTEMPTS_MAX
+                && (in_time || slot.class == Class::BestEffort)
+                && done.result.is_err_and(|error| !error.is_for_good());
             if let Some((file, offset, len)) = again.filter(|_| try_again) {
                 device.report.retries += 1;
-                return self.try_again::<D>(done.tag, done.chunk, file, offset, len);
+                return self.try_again::<D>(now_ns, ReadRequest { tag: done.tag, file, offset, len, chunk: done.chunk });
             }
         }
         Some(done)
     }
 
-    fn try_again<D: Disk<File = F>>(&mut self, tag: u64, chunk: Chunk, file: F, offset: u64, len: usize) -> Option<ReadDone> {
+    fn try_again<D: Disk<File = F>>(&mut self, now_ns: u64, request: ReadRequest<F>) -> Option<ReadDone> {
+        let tag = request.tag;
         let slot = slot(&mut self.slots, tag)?;
-        let request = ReadRequest { tag, file, offset, len, chunk };
-        let place = self.config.place::<D>(&request, slot.deadline_ns);
+        let place = self.config.place::<D>(now_ns, &request, slot.deadline_ns);
         (slot.state, slot.request) = (State::Waiting, Some(request));
         self.wait(tag, place);
         None
@@ -308,8 +314,12 @@ fn slot<F>(slots: &mut [Slot<F>], tag: u64) -> Option<&mut Slot<F>> {
 
 impl CyclicConfig {
     /// Where a guaranteed read stands in the order.
-    fn place<D: Disk>(&self, request: &ReadRequest<D::File>, deadline_ns: u64) -> Place {
-        Place { cycle: deadline_ns / self.cycle_ns.max(1), file: D::place_of(&request.file), offset: request.offset }
+    fn place<D: Disk>(&self, now_ns: u64, request: &ReadRequest<D::File>, deadline_ns: u64) -> Place {
+        let batch_ns = (self.cycle_ns / BATCHES_PER_CYCLE).max(1);
+        let is_early = deadline_ns.saturating_sub(now_ns) >= self.cycle_ns;
+        // Rounded up: nobody in a hurry waits for what is needed later.
+        let needed_ns = if is_early { deadline_ns.div_ceil(batch_ns).saturating_mul(batch_ns) } else { deadline_ns };
+        Place { needed_ns, file: D::place_of(&request.file), offset: request.offset }
     }
 }
 
@@ -334,3 +344,6 @@ impl Device {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

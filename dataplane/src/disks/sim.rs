@@ -121,6 +121,8 @@ pub struct SimDiskConfig {
     pub seek_min_ns: u64,
     /// Most time to get to another place.
     pub seek_max_ns: u64,
+    /// Reads that go on where the last one ended cost as much as any other.
+    pub seek_always: bool,
     /// Speed of a lane.
     pub bytes_per_s: u64,
     /// Reads of a million that fail with EIO.
@@ -140,6 +142,7 @@ impl Default for SimDiskConfig {
             lanes: 4,
             seek_min_ns: 60_000,
             seek_max_ns: 120_000,
+            seek_always: false,
             bytes_per_s: 500_000_000,
             errors_per_million: 0,
             bad_per_million: 0,
@@ -216,6 +219,11 @@ impl SimDisk {
         self.busy_ns.get(&file).copied().unwrap_or(0)
     }
 
+    /// Of the time that lanes spend on what they were given, what still lies ahead at `now_ns`.
+    pub fn ahead_ns(&self, now_ns: u64) -> u64 {
+        self.drives.iter().flat_map(|drive| &drive.lanes).map(|lane| lane.free_at_ns.saturating_sub(now_ns)).sum()
+    }
+
     fn drive(&mut self, device: u64) -> &mut Drive {
         let known = self.drives.iter().position(|drive| drive.device == device).unwrap_or(self.drives.len());
         if known == self.drives.len() {
@@ -258,7 +266,7 @@ impl Drive {
         let lane = &mut self.lanes[first];
         let start_ns = lane.free_at_ns.max(now_ns);
         let transfer_ns = (u128::from(len) * 1_000_000_000 / u128::from(self.config.bytes_per_s.max(1))) as u64;
-        let mut service_ns = transfer_ns + if lane.head == (file, offset) { 0 } else { seek_ns };
+        let mut service_ns = transfer_ns + if lane.head == (file, offset) && !self.config.seek_always { 0 } else { seek_ns };
         if let Some(slow) = self.config.slow
             && start_ns % slow.every_ns.max(1) < slow.for_ns
         {

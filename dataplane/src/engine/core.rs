@@ -25,6 +25,8 @@ const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
 const RECEIVE_EVERY_NS: u64 = 500_000;
 /// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
 pub(super) const START_PATIENCE_NS: u64 = 500_000_000;
+/// Blocks of each guaranteed track that are here before delivery starts, if so many were asked for; one of a best-effort track.
+const START_BLOCKS: usize = 4;
 /// How often a session that starts is looked at.
 const START_POLL_NS: u64 = 50_000;
 
@@ -272,7 +274,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let Some(Some(session)) = self.sessions.get(index as usize) else { return true };
         for track in session.tracks().filter(|track| !track.over) {
             // With an empty link: has its source anything to ask for?
-            let arrived = match self.gdsl.front_arrived(track.pair) {
+            let arrived = match self.gdsl.front_arrived(track.pair, START_BLOCKS) {
                 Some(arrived) => arrived,
                 None => self.gdsl.pair_mut(track.pair).is_none_or(|pair| pair.source.is_at_rest()),
             };

@@ -92,6 +92,9 @@ struct Slot<S, T> {
     waits_for_entry: bool,
 }
 
+/// Most blocks that [`Gdsl::front_arrived`] looks at.
+const FRONT_MAX: usize = 8;
+
 /// How soon to look again while reads are under way or the layer below is full.
 const RETRY_NS: u64 = 100_000;
 
@@ -203,10 +206,17 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.slot(id)?.pair.as_deref_mut()
     }
 
-    /// The block at the front of the pair's link has arrived (or failed); `None` when the link is empty or there is no such pair.
-    pub fn front_arrived(&mut self, id: PairId) -> Option<bool> {
-        let (_, block) = self.slot(id)?.pair.as_deref()?.link.get(0)?;
-        Some(!matches!(self.blocks.state(block), BlockState::Reading))
+    /// The first `count` blocks of the pair's link, or all when there are fewer, have arrived (or failed); of a best-effort pair the first
+    /// one. `None` when the link is empty or there is no such pair.
+    pub fn front_arrived(&mut self, id: PairId, count: usize) -> Option<bool> {
+        let pair = self.slot(id)?.pair.as_deref()?;
+        let count = if pair.class == Class::Guaranteed { count.max(1) } else { 1 };
+        let last = pair.link.len().min(count).checked_sub(1)?;
+        let mut blocks = [None; FRONT_MAX];
+        for (i, place) in blocks.iter_mut().enumerate().take(last + 1) {
+            *place = pair.link.get(i);
+        }
+        Some(blocks.iter().flatten().all(|&(_, block)| !matches!(self.blocks.state(block), BlockState::Reading)))
     }
 
     /// The host.

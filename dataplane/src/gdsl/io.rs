@@ -152,7 +152,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
             }
             Acquired::Shared(block) => {
                 if matches!(self.blocks.state(block), BlockState::Reading) {
-                    self.reads.hurry::<D>(block.tag(), self.class, needed_ns);
+                    self.reads.hurry::<D>(self.now_ns, block.tag(), self.class, needed_ns);
                 }
                 self.counters.reads_shared += 1;
                 block

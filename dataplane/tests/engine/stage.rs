@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
-use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile, pattern_byte};
+use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile};
 use dataplane::engine::{Command, CoreConfig, CoreReport, EngineCore, Event, Reply, SessionReport, TrackSetup, Transport};
 use dataplane::gdsl::{Class, Outcome};
 use dataplane::media::index::IndexBuilder;
@@ -321,8 +321,22 @@ impl Film {
 
     /// The bytes of a track's samples, in their order.
     pub fn bytes(&self, track: usize) -> Vec<u8> {
-        let samples = self.title.tracks[track].samples.iter();
-        samples.flat_map(|s| (s.offset..s.offset + u64::from(s.size)).map(|at| pattern_byte(self.file.id(), at))).collect()
+        self.bytes_up_to(track, usize::MAX)
+    }
+
+    /// The first `len` of them, or all.
+    pub fn bytes_up_to(&self, track: usize, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for sample in self.title.tracks[track].samples.iter() {
+            if bytes.len() >= len {
+                break;
+            }
+            let from = bytes.len();
+            bytes.resize(from + sample.size as usize, 0);
+            self.file.fill(sample.offset, &mut bytes[from..]);
+        }
+        bytes.truncate(len);
+        bytes
     }
 }
 

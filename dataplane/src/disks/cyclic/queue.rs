@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Where a read stands: first the batches of earlier cycles, within a batch by place on the disk.
+/// Where a read stands: first the earlier batches, within a batch by place on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Cycle in which its data is needed.
-    pub(super) cycle: u64,
+    /// When its batch is needed.
+    pub(super) needed_ns: u64,
     /// Number that grows with the file's place on the disk.
     pub(super) file: u64,
     /// Offset in the file.
