@@ -62,17 +62,9 @@ impl World {
         let transfer_ns = CHUNK_BYTES as u64 * SECOND / bytes_per_s;
         let read_ns = ((seek_min_ns + seek_max_ns) / 2 + transfer_ns) / lanes as u64;
         let budget = DiskBudget::new(config.core.disk.cycle_ns, SHARE_PERMILLE, read_ns);
-        Self {
-            errors_per_million,
-            rng,
-            stage: Stage::new(config),
-            disk,
-            read_ns,
-            budget,
-            guaranteed: Vec::new(),
-            best_effort: Vec::new(),
-            buffers: 0,
-        }
+        let mut stage = Stage::new(config);
+        stage.quantum_ns = MS / 2;
+        Self { errors_per_million, rng, stage, disk, read_ns, budget, guaranteed: Vec::new(), best_effort: Vec::new(), buffers: 0 }
     }
 
     fn film(&mut self, id: u64, class: Class) -> Film {
@@ -81,7 +73,7 @@ impl World {
             // Half as much again as the whole disk gives.
             Class::BestEffort => (CHUNK_BYTES as u64 * SECOND / self.read_ns * 3 / 2 / 25) as u32,
         };
-        let mut film = Film::plain(id, 4, bytes);
+        let mut film = Film::plain(id, 5, bytes);
         let window_ns = READ_AHEAD_NS + SECOND;
         film.link_blocks = match class {
             Class::Guaranteed => film.title.resident_blocks_max(CHUNK_BYTES as u64, window_ns) as usize + 3,
@@ -137,7 +129,8 @@ impl World {
             let pause = self.rng.random_range(0..40) * MS;
             self.stage.run_for(pause);
         }
-        self.stage.run_for(SECOND / 2);
+        // Until all have read ahead.
+        self.stage.run_for(5 * SECOND / 4);
         let failing = SimDiskConfig { errors_per_million: self.errors_per_million, ..self.disk.clone() };
         self.stage.core.disk_mut().set_device(0, failing);
         let (from_ns, guaranteed, worked) = (self.stage.now(), self.busy_ns(&self.guaranteed), self.worked_ns());

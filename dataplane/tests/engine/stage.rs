@@ -65,6 +65,8 @@ pub struct Stage {
     pub finished: Vec<(u64, Outcome)>,
     pub closed: Vec<u64>,
     pub stopped: bool,
+    /// Time passes in steps of at least this, but for the disk's answers.
+    pub quantum_ns: u64,
 }
 
 impl Stage {
@@ -86,6 +88,7 @@ impl Stage {
             finished: Vec::new(),
             closed: Vec::new(),
             stopped: false,
+            quantum_ns: 0,
         }
     }
 
@@ -136,6 +139,8 @@ impl Stage {
         let end_ns = self.now() + ns;
         while self.now() < end_ns {
             let next_ns = self.turn().unwrap_or(u64::MAX);
+            // A core that polls sees an answer when it is there.
+            let next_ns = next_ns.max(self.now() + self.quantum_ns).min(self.core.disk().next_completion_ns().unwrap_or(u64::MAX));
             // Datagrams and stalled streams have no say in when the next turn is.
             let step_ns = next_ns.clamp(self.now() + 1_000, self.now() + MS / 2);
             self.clock.advance_to(step_ns.min(end_ns));
