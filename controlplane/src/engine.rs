@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dataplane::engine::net::Handover;
+pub use dataplane::gdsl::Class;
 use dataplane::media::MediaDescription;
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +156,8 @@ pub struct TrackStatus {
     pub packets: u64,
     /// RTP payload bytes sent.
     pub payload_bytes: u64,
+    /// Times that the delivery dropped what lay before a later sync sample: it was too late, or the disk could not read it.
+    pub skips: u64,
     /// Cumulative loss of the client's last receiver report.
     pub rr_lost: i64,
     /// Fraction lost of the client's last receiver report, 0 to 1.
@@ -178,6 +181,8 @@ pub struct SessionStatus {
     pub client: String,
     /// "UDP" or "TCP".
     pub transport: String,
+    /// Guaranteed or best-effort.
+    pub class: Class,
     /// Engine core that delivers it.
     pub core: u32,
     /// Normal play time reached, nanoseconds.
@@ -246,6 +251,14 @@ pub struct CoreStatus {
     pub disk_errors: u64,
     /// Reads under way.
     pub disk_in_flight: u32,
+    /// Of its time, what is promised to guaranteed sessions, 0 to 1.
+    pub promised: f64,
+    /// Processor time of a packet, as measured, nanoseconds.
+    pub packet_ns: u64,
+    /// Guaranteed reads that came after their data was due, since start.
+    pub disk_late: u64,
+    /// Reads that failed and were tried again, since start.
+    pub disk_retries: u64,
     /// Buffer memory: chunks in all.
     pub chunks: u64,
     /// Buffer memory: chunks free.
@@ -303,11 +316,28 @@ pub struct OwnStackStatus {
     pub tcp_cookies_sent: u64,
 }
 
+/// What is promised of a disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Device number of the file system (`st_dev`).
+    pub device: u64,
+    /// Where its profile comes from: "measured", "measured briefly" or "unknown".
+    pub profile: String,
+    /// Of each cycle, what is promised to guaranteed sessions, 0 to 1.
+    pub promised: f64,
+    /// What may be promised, 0 to 1.
+    pub share: f64,
+    /// Device time that a read is reckoned with, microseconds.
+    pub read_us: u64,
+}
+
 /// An engine's monitor data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineStatus {
     /// One entry per engine core.
     pub cores: Vec<CoreStatus>,
+    /// One entry per disk that guaranteed sessions read.
+    pub disks: Vec<DiskStatus>,
     /// Sessions that may exist at once.
     pub sessions_max: u32,
     /// How it sends ("kernel sockets").
@@ -332,8 +362,13 @@ pub struct MediaEntry {
 /// Dropping the returned future gives no guarantee about whether the engine acted; `destroy_session` may always be called.
 pub trait Engine: Send + Sync + 'static {
     /// Opens the title at `path` (relative to the media folder, already percent-decoded; the engine refuses any path that leaves the
-    /// folder) and makes a session of it for the client at `client`.
-    fn create_session(&self, path: &str, client: SocketAddr) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
+    /// folder) and makes a session of it, of this class, for the client at `client`.
+    fn create_session(
+        &self,
+        path: &str,
+        client: SocketAddr,
+        class: Class,
+    ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
 
     /// What the title at `path` is, without making a session.
     fn describe(&self, path: &str) -> impl Future<Output = Result<Arc<MediaDescription>, EngineError>> + Send;

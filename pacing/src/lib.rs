@@ -2,12 +2,16 @@
 //!
 //! - [`clock`]: the [`Clock`] seam. A time-stamp-counter clock for engine cores, a simulated one for tests.
 //! - [`wheel`]: the deadline wheel that holds every upcall time of an engine core (GDSL's I/O scheduling table).
+//! - [`cpu`]: how much of a core's time is promised, from what packets and reads were measured to cost.
+//! - [`disk`]: how much of a disk's time is promised, from its profile.
 //! - [`schedule`]: due times of packets from the media's own decode times.
 //!
 //! All times are nanoseconds in `u64` unless a name says otherwise.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod clock;
+pub mod cpu;
+pub mod disk;
 pub mod schedule;
 pub mod wheel;
 

@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/disks/tests.rs",
     "dataplane/src/disks/uring/ring.rs",
     "dataplane/src/engine/eventfd.rs",
+    "dataplane/src/engine/realtime.rs",
     "dataplane/src/ports/af_xdp/rings.rs",
     "dataplane/src/ports/netdev.rs",
     "dataplane/src/ports/steer/bpf.rs",

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use controlplane::engine::{Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
+use controlplane::engine::{Class, Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
 use controlplane::local::{LocalConfig, LocalEngine};
+use dataplane::delivery::LagPolicy;
 use dataplane::engine::Poll as Polling;
 use dataplane::engine::net::Handover;
 use testbed::clip::{ClipSpec, make_clips};
@@ -30,6 +31,12 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         read_ahead_ns: 1_000_000_000,
         stall_ns: 10_000_000_000,
         own_net: None,
+        lag: LagPolicy::default(),
+        disk_share_permille: 0,
+        disk_profiles: None,
+        cpu_share_permille: 800,
+        cache: false,
+        realtime: false,
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)
@@ -40,7 +47,7 @@ fn udp(port: u16) -> TrackTransport {
 }
 
 async fn created(engine: &LocalEngine) -> SessionId {
-    engine.create_session("clip-0000.mp4", SocketAddr::new(CLIENT, 1)).await.unwrap().session
+    engine.create_session("clip-0000.mp4", SocketAddr::new(CLIENT, 1), Class::Guaranteed).await.unwrap().session
 }
 
 async fn set_up(engine: &LocalEngine, session: SessionId, transport: impl Fn(u16) -> TrackTransport) -> Result<(), EngineError> {

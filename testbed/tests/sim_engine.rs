@@ -41,7 +41,7 @@ fn many_small_worlds() {
 }
 
 #[test]
-fn reads_that_fail_end_the_sessions_that_need_them_and_no_others() {
+fn what_the_disk_cannot_read_is_skipped_and_what_fails_once_is_read_again() {
     // A spinning disk under a fifth of its load, slow at times, with bad sectors. What is read ahead must cover all of that.
     let slow = Some(SlowPeriods { every_ns: 10_000_000_000, for_ns: 300_000_000, factor: 3 });
     let disk = SimDiskConfig {
@@ -50,16 +50,17 @@ fn reads_that_fail_end_the_sessions_that_need_them_and_no_others() {
         seek_max_ns: 8_000_000,
         bytes_per_s: 150_000_000,
         errors_per_million: 5_000,
+        bad_per_million: 5_000,
         slow,
         ..SimDiskConfig::default()
     };
-    let mut failed = 0;
+    let mut skips = 0;
     for seed in 1..=5 {
         let report = must(&Scenario { disk: disk.clone(), failures: true, patience_ns: Some(50_000_000), ..scenario(seed, 40, 60) });
         assert!(report.packets > 50_000 && report.ended > 0, "the others are served");
-        failed += report.failed;
+        skips += report.skips;
     }
-    assert!(failed > 5, "{failed} sessions met a read that failed");
+    assert!(skips > 20, "{skips} places could not be read");
 }
 
 #[test]

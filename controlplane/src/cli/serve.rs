@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::delivery::LagPolicy;
 use dataplane::engine::own::{Driver, OwnNetConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::{Config, HttpListen, Poll};
+use crate::config::{Config, HttpListen, LagAction, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, server};
@@ -108,6 +109,18 @@ fn local_config(plan: &Plan) -> LocalConfig {
         read_ahead_ns: u64::from(config.read_ahead_ms) * 1_000_000,
         stall_ns: u64::from(config.stall_timeout_s) * 1_000_000_000,
         own_net: own_net(config),
+        disk_share_permille: u64::from(config.disk_share_percent) * 10,
+        disk_profiles: config.disk_profiles(|name| std::env::var(name).ok()),
+        cpu_share_permille: u64::from(config.cpu_share_percent) * 10,
+        cache: config.cache,
+        realtime: config.realtime,
+        lag: LagPolicy {
+            max_ns: u64::from(config.lag_max_ms) * 1_000_000,
+            action: match config.lag_action {
+                LagAction::Skip => dataplane::delivery::LagAction::Skip,
+                LagAction::End => dataplane::delivery::LagAction::End,
+            },
+        },
     }
 }
 
@@ -130,6 +143,7 @@ fn rtsp_config(config: &Config) -> RtspConfig {
         write_timeout: Duration::from_secs(config.stall_timeout_s.into()),
         stop_timeout: GOODBYE_MAX,
         connections_max: connections_max(config),
+        classes: config.classes.clone(),
         ..RtspConfig::default()
     }
 }

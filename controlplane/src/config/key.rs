@@ -1,7 +1,7 @@
 //! The table of options.
 
 use super::network::{gateways, own_addresses};
-use super::value::{address, number, page_size, path, rtp_port, size};
+use super::value::{address, number, on_off, page_size, path, rtp_port, size, switch};
 use super::{Config, ValueError};
 use crate::units::{GIB, KIB, MIB};
 
@@ -25,6 +25,16 @@ pub enum Key {
     SessionTimeout,
     IndexCache,
     StallTimeout,
+    Class,
+    ClassPaths,
+    ClassQuery,
+    LagMax,
+    LagAction,
+    DiskShare,
+    CpuShare,
+    DiskProfile,
+    Cache,
+    Realtime,
     Log,
 }
 
@@ -55,7 +65,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 17] = [
+    pub const ALL: [Key; 27] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -72,6 +82,16 @@ impl Key {
         Key::SessionTimeout,
         Key::IndexCache,
         Key::StallTimeout,
+        Key::Class,
+        Key::ClassPaths,
+        Key::ClassQuery,
+        Key::LagMax,
+        Key::LagAction,
+        Key::DiskShare,
+        Key::CpuShare,
+        Key::DiskProfile,
+        Key::Cache,
+        Key::Realtime,
         Key::Log,
     ];
 
@@ -94,6 +114,16 @@ impl Key {
             Key::SessionTimeout => "session-timeout",
             Key::IndexCache => "index-cache",
             Key::StallTimeout => "stall-timeout",
+            Key::Class => "class",
+            Key::ClassPaths => "class-paths",
+            Key::ClassQuery => "class-query",
+            Key::LagMax => "lag-max",
+            Key::LagAction => "lag-action",
+            Key::DiskShare => "disk-share",
+            Key::CpuShare => "cpu-share",
+            Key::DiskProfile => "disk-profile",
+            Key::Cache => "cache",
+            Key::Realtime => "realtime",
             Key::Log => "log",
         }
     }
@@ -115,7 +145,14 @@ impl Key {
             Key::Poll => "MODE",
             Key::RtpPort | Key::MaxSessions => "N",
             Key::Memory | Key::Chunk => "SIZE",
-            Key::ReadAhead => "MS",
+            Key::ReadAhead | Key::LagMax => "MS",
+            Key::Class => "CLASS",
+            Key::ClassPaths => "RULES",
+            Key::ClassQuery => "WHO",
+            Key::LagAction => "WHAT",
+            Key::DiskShare | Key::CpuShare => "PERCENT",
+            Key::DiskProfile => "FILE",
+            Key::Cache | Key::Realtime => "SWITCH",
             Key::SessionTimeout | Key::StallTimeout => "S",
             Key::IndexCache => "DIR",
             Key::Log => "LEVEL",
@@ -143,6 +180,22 @@ impl Key {
             Key::SessionTimeout => "Seconds without a sign of life after which a session is ended",
             Key::IndexCache => "Folder that keeps media indexes between runs, \"off\", or \"auto\": in the user's cache folder",
             Key::StallTimeout => "Seconds after which a client that takes no bytes from its connection is cut",
+            Key::Class => {
+                "Class of sessions: \"guaranteed\" (always on time, refused when that cannot be) or \"best-effort\" (gets what is left)"
+            }
+            Key::ClassPaths => {
+                "Classes by the beginning of the title's path: \"news/=guaranteed, trailers/=best-effort\"; the longest one counts"
+            }
+            Key::ClassQuery => "Who may choose with ?class= in the URL: \"off\", \"any\", or networks (\"10.0.0.0/8,::1\")",
+            Key::LagMax => "How late a stream may get before it drops what is late, or ends, milliseconds",
+            Key::LagAction => "What a stream does that is later than lag-max: \"skip\" to a sync sample that is not late, or \"end\"",
+            Key::DiskShare => {
+                "Of each disk's time, what may be promised to guaranteed sessions, percent; 0: none is refused, and nothing is sure"
+            }
+            Key::CpuShare => "Of each engine core's time, what may be promised to guaranteed sessions, percent",
+            Key::DiskProfile => "File with what `tactus probe-disk` measured, \"off\", or \"auto\": disks.json beside the index cache",
+            Key::Cache => "\"on\": buffers that nobody needs keep what is likely to be read again; \"off\": every session reads the disk",
+            Key::Realtime => "\"on\": engine cores ask the kernel for real time (SCHED_FIFO) and locked memory; \"off\"",
             Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         }
     }
@@ -150,7 +203,18 @@ impl Key {
     /// What TOML values it takes.
     pub fn kind(self) -> Kind {
         match self {
-            Key::Media | Key::Rtsp | Key::Http | Key::Net | Key::Ip | Key::Gateway | Key::Poll | Key::IndexCache | Key::Log => Kind::Text,
+            Key::Media
+            | Key::Rtsp
+            | Key::Http
+            | Key::Net
+            | Key::Ip
+            | Key::Gateway
+            | Key::Poll
+            | Key::IndexCache
+            | Key::Log
+            | Key::Class => Kind::Text,
+            Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime => Kind::Text,
+            Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
             Key::Memory | Key::Chunk => Kind::Size,
             Key::EngineCores => Kind::Cpus,
@@ -179,6 +243,16 @@ impl Key {
             Key::SessionTimeout => config.session_timeout_s = number(text, 5, 86_400, " seconds")?,
             Key::IndexCache => config.index_cache = text.parse()?,
             Key::StallTimeout => config.stall_timeout_s = number(text, 1, 3_600, " seconds")?,
+            Key::Class => config.classes.default = super::class::class(text)?,
+            Key::ClassPaths => config.classes.paths = text.parse()?,
+            Key::ClassQuery => config.classes.query = text.parse()?,
+            Key::LagMax => config.lag_max_ms = number(text, 100, 3_600_000, " milliseconds")?,
+            Key::LagAction => config.lag_action = text.parse()?,
+            Key::DiskShare => config.disk_share_percent = number(text, 0, 100, " percent")?,
+            Key::CpuShare => config.cpu_share_percent = number(text, 1, 100, " percent")?,
+            Key::DiskProfile => config.disk_profile = text.parse()?,
+            Key::Cache => config.cache = switch(text)?,
+            Key::Realtime => config.realtime = switch(text)?,
             Key::Log => config.log = text.parse()?,
         }
         Ok(())
@@ -204,6 +278,16 @@ impl Key {
             Key::SessionTimeout => toml::Value::Integer(config.session_timeout_s.into()),
             Key::IndexCache => text(&config.index_cache),
             Key::StallTimeout => toml::Value::Integer(config.stall_timeout_s.into()),
+            Key::Class => text(&config.classes.default),
+            Key::ClassPaths => text(&config.classes.paths),
+            Key::ClassQuery => text(&config.classes.query),
+            Key::LagMax => toml::Value::Integer(config.lag_max_ms.into()),
+            Key::LagAction => text(&config.lag_action),
+            Key::DiskShare => toml::Value::Integer(config.disk_share_percent.into()),
+            Key::CpuShare => toml::Value::Integer(config.cpu_share_percent.into()),
+            Key::DiskProfile => text(&config.disk_profile),
+            Key::Cache => text(&on_off(config.cache)),
+            Key::Realtime => text(&on_off(config.realtime)),
             Key::Log => text(&config.log),
         }
     }

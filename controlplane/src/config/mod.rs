@@ -9,6 +9,7 @@
 //! [`Key`] is the one table of options: the file's keys, the command line's options, their help, their parsers and how they print
 //! all come from it.
 
+mod class;
 pub mod file;
 mod key;
 mod network;
@@ -20,10 +21,11 @@ mod tests;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use class::{ClassPaths, ClassQuery, ClassRefused, ClassRules};
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
 pub use network::{List, Net, OwnAddress};
-pub use value::{EngineCores, HttpListen, IndexCache, LogLevel, Poll, ValueError};
+pub use value::{EngineCores, HttpListen, IndexCache, LagAction, LogLevel, Poll, ValueError};
 
 use crate::units::{ByteSize, MIB};
 
@@ -71,6 +73,22 @@ pub struct Config {
     pub index_cache: IndexCache,
     /// A client that takes no bytes from its connection for this long is cut, seconds.
     pub stall_timeout_s: u32,
+    /// Which sessions are guaranteed.
+    pub classes: ClassRules,
+    /// A stream that is later than this drops what is late, or ends, milliseconds.
+    pub lag_max_ms: u32,
+    /// Which of the two.
+    pub lag_action: LagAction,
+    /// Of each disk's time, what may be promised to guaranteed sessions, percent; 0: none is refused.
+    pub disk_share_percent: u32,
+    /// Of each engine core's time, what may be promised to guaranteed sessions, percent.
+    pub cpu_share_percent: u32,
+    /// Where the disks' profiles are kept; "auto" is `disks.json` beside the index cache.
+    pub disk_profile: IndexCache,
+    /// Buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Engine cores ask the kernel for real time.
+    pub realtime: bool,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -94,6 +112,14 @@ impl Default for Config {
             session_timeout_s: 60,
             index_cache: IndexCache::Auto,
             stall_timeout_s: 10,
+            classes: ClassRules::default(),
+            lag_max_ms: 5000,
+            lag_action: LagAction::Skip,
+            disk_share_percent: 80,
+            cpu_share_percent: 80,
+            disk_profile: IndexCache::Auto,
+            cache: true,
+            realtime: false,
             log: LogLevel::Info,
         }
     }
@@ -185,6 +211,15 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// The file with the disks' profiles, with `env` to look up environment variables; `None` for nowhere.
+    pub fn disk_profiles(&self, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        match &self.disk_profile {
+            IndexCache::Auto => IndexCache::Auto.resolve(env).map(|folder| folder.join("disks.json")),
+            IndexCache::Off => None,
+            IndexCache::Dir(file) => Some(file.clone()),
+        }
     }
 
     /// Reads a configuration from the bytes of a file; `name` is what errors call it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::Class;
 use crate::units::ByteSize;
 
 fn from_toml(text: &str) -> Result<Config, String> {
@@ -36,6 +37,16 @@ fn every_key_can_be_set_in_the_file() {
         session-timeout = 30
         index-cache = "/var/cache/tactus"
         stall-timeout = 5
+        class = "best-effort"
+        class-paths = "news/ = guaranteed"
+        class-query = "10.0.0.0/8"
+        lag-max = 2000
+        lag-action = "end"
+        disk-share = 50
+        cpu-share = 60
+        disk-profile = "/var/lib/tactus/disks.json"
+        cache = "off"
+        realtime = "on"
         log = "debug"
     "#;
     let expected = Config {
@@ -55,6 +66,18 @@ fn every_key_can_be_set_in_the_file() {
         session_timeout_s: 30,
         index_cache: IndexCache::Dir(PathBuf::from("/var/cache/tactus")),
         stall_timeout_s: 5,
+        classes: ClassRules {
+            default: Class::BestEffort,
+            paths: "news/=guaranteed".parse().unwrap(),
+            query: "10.0.0.0/8".parse().unwrap(),
+        },
+        lag_max_ms: 2000,
+        lag_action: LagAction::End,
+        disk_share_percent: 50,
+        cpu_share_percent: 60,
+        disk_profile: IndexCache::Dir(PathBuf::from("/var/lib/tactus/disks.json")),
+        cache: false,
+        realtime: true,
         log: LogLevel::Debug,
     };
     assert_eq!(from_toml(text), Ok(expected));
@@ -204,31 +227,59 @@ fn any_config() -> impl Strategy<Value = Config> {
         List(list.into_iter().map(own).collect())
     });
     let gateway = prop::option::of(any::<std::net::IpAddr>()).prop_map(|one| List(one.into_iter().collect()));
-    let places = (path, address, http, cores, cache, level, (net, ip, gateway));
-    let numbers = (0..=32_767u16, 1..=1_000_000u32, (1u64 << 20)..=(1 << 40), 100..=60_000u32, 1..=1024u64, 5..=86_400u32, 1..=3600u32);
-    (places, numbers, any::<bool>()).prop_map(|(places, numbers, busy)| {
-        let (media, rtsp, http, engine_cores, index_cache, log, (net, ip, gateway)) = places;
-        let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s) = numbers;
-        Config {
-            media,
-            rtsp,
-            http,
-            net,
-            ip,
-            gateway,
-            engine_cores,
-            poll: if busy { Poll::Busy } else { Poll::Adaptive },
-            rtp_port: half_port * 2,
-            max_sessions,
-            memory: ByteSize(memory),
-            read_ahead_ms,
-            chunk: ByteSize(pages * 4096),
-            session_timeout_s,
-            index_cache,
-            stall_timeout_s,
-            log,
-        }
-    })
+    let class = prop::sample::select(vec![Class::Guaranteed, Class::BestEffort]);
+    let rules = (
+        class,
+        prop::sample::select(vec!["", "a/=guaranteed", "trailers/=best-effort, trailers/x=guaranteed"]),
+        prop::sample::select(vec!["off", "any", "10.0.0.0/8,::1/128"]),
+        prop::sample::select(vec![LagAction::Skip, LagAction::End]),
+    );
+    let shares = (0..=100u32, 1..=100u32, any::<bool>(), any::<bool>());
+    let places = (path, address, http, cores, (cache.clone(), cache), level, rules, (net, ip, gateway));
+    let numbers = (
+        0..=32_767u16,
+        1..=1_000_000u32,
+        (1u64 << 20)..=(1 << 40),
+        100..=60_000u32,
+        1..=1024u64,
+        5..=86_400u32,
+        1..=3600u32,
+        100..=3_600_000u32,
+    );
+    (places, numbers, any::<bool>(), shares).prop_map(
+        |(places, numbers, busy, (disk_share_percent, cpu_share_percent, cache, realtime))| {
+            let (media, rtsp, http, engine_cores, (index_cache, disk_profile), log, (class, paths, query, lag_action), (net, ip, gateway)) =
+                places;
+            let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s, lag_max_ms) = numbers;
+            Config {
+                media,
+                rtsp,
+                http,
+                net,
+                ip,
+                gateway,
+                engine_cores,
+                poll: if busy { Poll::Busy } else { Poll::Adaptive },
+                rtp_port: half_port * 2,
+                max_sessions,
+                memory: ByteSize(memory),
+                read_ahead_ms,
+                chunk: ByteSize(pages * 4096),
+                session_timeout_s,
+                index_cache,
+                stall_timeout_s,
+                classes: ClassRules { default: class, paths: paths.parse().unwrap(), query: query.parse().unwrap() },
+                lag_max_ms,
+                lag_action,
+                disk_share_percent,
+                cpu_share_percent,
+                disk_profile,
+                cache,
+                realtime,
+                log,
+            }
+        },
+    )
 }
 
 proptest! {

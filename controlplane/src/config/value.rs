@@ -74,6 +74,12 @@ pub enum ValueError {
         /// Entries allowed.
         max: usize,
     },
+    /// Not a rule that gives paths a class.
+    #[error("{0:?} is not a rule; write PREFIX=CLASS, several with commas between them: \"news/=guaranteed, trailers/=best-effort\"")]
+    ClassRule(String),
+    /// Not a network.
+    #[error("{0:?} is not a network; write \"off\", \"any\", or addresses with the bits that count: \"10.0.0.0/8,::1\"")]
+    Network(String),
     /// Not a usable path.
     #[error("{0:?} is not a path: it is empty or contains a NUL byte")]
     Path(String),
@@ -265,6 +271,50 @@ impl fmt::Display for LogLevel {
             LogLevel::Trace => "trace",
         })
     }
+}
+
+/// What becomes of a stream that is further behind than it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LagAction {
+    /// It goes on with the first sync sample that is not late.
+    Skip,
+    /// It ends.
+    End,
+}
+
+impl FromStr for LagAction {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "skip" => Ok(LagAction::Skip),
+            "end" => Ok(LagAction::End),
+            _ => Err(ValueError::Choice { text: text.to_owned(), choices: "\"skip\" and \"end\"" }),
+        }
+    }
+}
+
+impl fmt::Display for LagAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LagAction::Skip => "skip",
+            LagAction::End => "end",
+        })
+    }
+}
+
+/// "on" or "off".
+pub(super) fn switch(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ValueError::Choice { text: text.to_owned(), choices: "\"on\" and \"off\"" }),
+    }
+}
+
+/// The reverse of [`switch`].
+pub(super) fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// A path that the system calls will take.

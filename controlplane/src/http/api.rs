@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{CoreStatus, MediaEntry, SessionStatus};
+use crate::engine::{CoreStatus, DiskStatus, MediaEntry, SessionStatus};
 use crate::rtsp::RtspCountersSnapshot;
 
 /// `GET /api/v1/status`.
@@ -27,6 +27,8 @@ pub struct Status {
     pub totals: Totals,
     /// One entry per engine core: busy fraction, streams, rates, lateness percentiles, disk, memory.
     pub cores: Vec<CoreStatus>,
+    /// One entry per disk that guaranteed sessions read: what is promised of its time.
+    pub disks: Vec<DiskStatus>,
     /// The RTSP server's counters.
     pub rtsp: RtspCountersSnapshot,
 }

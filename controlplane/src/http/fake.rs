@@ -84,6 +84,7 @@ fn session() -> SessionStatus {
         path: "a.mp4".into(),
         client: "192.0.2.1:4000".into(),
         transport: "UDP".into(),
+        class: Class::BestEffort,
         core: 0,
         position_ns: 1,
         file_offset: 2,
@@ -95,7 +96,7 @@ fn session() -> SessionStatus {
 }
 
 impl Engine for FakeEngine {
-    async fn create_session(&self, path: &str, _client: SocketAddr) -> Result<SessionCreated, EngineError> {
+    async fn create_session(&self, path: &str, _client: SocketAddr, _class: Class) -> Result<SessionCreated, EngineError> {
         Ok(SessionCreated { session: SessionId(7), media: self.describe(path).await? })
     }
 
@@ -147,7 +148,8 @@ impl Engine for FakeEngine {
             own_stack: (core == 1).then(|| OwnStackStatus { left_to_kernel: Some(7), ..OwnStackStatus::default() }),
             ..CoreStatus::default()
         };
-        EngineStatus { cores: vec![core(0), core(1)], sessions_max: 5000, net: "kernel sockets".into() }
+        let disk = DiskStatus { device: 1, profile: "measured".into(), promised: 0.25, share: 0.8, read_us: 150 };
+        EngineStatus { cores: vec![core(0), core(1)], disks: vec![disk], sessions_max: 5000, net: "kernel sockets".into() }
     }
 
     async fn media(&self) -> Vec<MediaEntry> {

@@ -133,6 +133,7 @@ impl<E: Engine> Monitor<E> {
             net: engine.net,
             sessions_max: engine.sessions_max,
             totals: Totals::of(&engine.cores),
+            disks: engine.disks,
             cores: engine.cores,
             rtsp: self.rtsp.snapshot(),
         }

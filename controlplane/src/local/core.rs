@@ -10,8 +10,10 @@ use dataplane::engine::local::{LocalCore, LocalCoreConfig, Told, start};
 use dataplane::engine::net::{ByteStream, SocketControl};
 use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
 use dataplane::gdsl::Outcome;
+use pacing::cpu::{Cost, CpuBudget, Work};
 use tokio::sync::oneshot;
 
+use super::disks::DiskShare;
 use crate::engine::EngineError;
 
 /// An engine core answers within this time, or the request fails.
@@ -46,23 +48,33 @@ pub(super) struct Core {
     sessions_max: u32,
     chunks_reserved: AtomicUsize,
     chunks_max: usize,
+    cpu: Mutex<CpuBudget>,
 }
 
 /// A session's share of an engine core; given back when dropped.
 pub(super) struct Reservation {
     pub(super) core: Arc<Core>,
     chunks: usize,
+    work: Work,
+    /// Of the disk, for guaranteed sessions.
+    _disk: Option<DiskShare>,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.core.sessions.fetch_sub(1, Ordering::AcqRel);
         self.core.chunks_reserved.fetch_sub(self.chunks, Ordering::AcqRel);
+        self.core.cpu().release(self.work);
     }
 }
 
 impl Core {
-    pub(super) fn start(index: usize, config: LocalCoreConfig, told: Told) -> Result<(Self, Option<SocketControl>), String> {
+    pub(super) fn start(
+        index: usize,
+        config: LocalCoreConfig,
+        cpu_share_permille: u64,
+        told: Told,
+    ) -> Result<(Self, Option<SocketControl>), String> {
         let sessions_max = config.sessions_max;
         let (handle, sockets) = start(index, config, told)?;
         let chunks_max = handle.facts().chunks.saturating_sub(CHUNK_SLACK);
@@ -74,6 +86,7 @@ impl Core {
             sessions_max,
             chunks_reserved: AtomicUsize::new(0),
             chunks_max,
+            cpu: Mutex::new(CpuBudget::new(cpu_share_permille)),
             handle,
         };
         Ok((core, sockets))
@@ -83,8 +96,9 @@ impl Core {
         self.handle.facts()
     }
 
-    /// Reserves a session's place and `chunks` buffers.
-    pub(super) fn reserve(self: &Arc<Self>, chunks: usize) -> Result<Reservation, EngineError> {
+    /// Reserves a session's place, `chunks` buffers, and time for its guaranteed work (none for a best-effort one); `disk` is its share
+    /// of the disk.
+    pub(super) fn reserve(self: &Arc<Self>, chunks: usize, work: Work, disk: Option<DiskShare>) -> Result<Reservation, EngineError> {
         let take = |n: u32| (n < self.sessions_max).then_some(n + 1);
         if self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
             return Err(EngineError::Capacity(format!("{} sessions are the limit (--max-sessions)", self.sessions_max)));
@@ -94,7 +108,27 @@ impl Core {
             self.sessions.fetch_sub(1, Ordering::AcqRel);
             return Err(EngineError::Capacity(format!("no buffers for {chunks} more blocks of read-ahead (--memory)")));
         }
-        Ok(Reservation { core: Arc::clone(self), chunks })
+        let reserved = self.cpu().reserve(work);
+        if let Err(refused) = reserved {
+            self.sessions.fetch_sub(1, Ordering::AcqRel);
+            self.chunks_reserved.fetch_sub(chunks, Ordering::AcqRel);
+            return Err(EngineError::Capacity(format!("{refused} (--cpu-share)")));
+        }
+        Ok(Reservation { core: Arc::clone(self), chunks, work, _disk: disk })
+    }
+
+    /// Corrects what work is reckoned with by what it costs.
+    pub(super) fn observe(&self, cost: Cost) {
+        self.cpu().set_cost(cost);
+    }
+
+    /// Of the core's time, what is promised, 0 to 1.
+    pub(super) fn promised(&self) -> f64 {
+        self.cpu().promised_permille() as f64 / 1000.0
+    }
+
+    fn cpu(&self) -> std::sync::MutexGuard<'_, CpuBudget> {
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a command that has no answer.

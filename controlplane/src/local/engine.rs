@@ -8,24 +8,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dataplane::delivery::{StartPlan, TrackSpec};
-use dataplane::engine::local::LocalCoreConfig;
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
+use dataplane::disks::CyclicConfig;
+use dataplane::engine::local::{DEVICE_DEPTH_MAX, LocalCoreConfig};
 use dataplane::engine::net::{Handover, SocketControl};
 use dataplane::engine::own::OwnNetConfig;
 use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
 use dataplane::media::library::Library;
+use pacing::cpu::Work;
 
 use tokio::sync::Notify;
 
 use super::core::{Core, Notice};
+use super::disks::{DiskRules, DiskShare, Disks};
 use super::session::{Inner, Life, Session};
 use super::status::Monitor;
-use super::titles::Titles;
+use super::titles::{Playable, Titles};
 use crate::engine::{
-    Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken, TrackReady,
-    TrackStart, TrackTransport,
+    Class, Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken,
+    TrackReady, TrackStart, TrackTransport,
 };
 use crate::net::{Ender, Net};
 
@@ -57,6 +60,18 @@ pub struct LocalConfig {
     pub stall_ns: u64,
     /// Our own stack in place of kernel sockets.
     pub own_net: Option<OwnNetConfig>,
+    /// What happens to a delivery that falls behind.
+    pub lag: LagPolicy,
+    /// Of each disk's time, what may be promised to guaranteed sessions, per mille; 0: nobody is refused.
+    pub disk_share_permille: u64,
+    /// File with the disks' profiles.
+    pub disk_profiles: Option<PathBuf>,
+    /// Of each core's time, what may be promised to guaranteed sessions, per mille.
+    pub cpu_share_permille: u64,
+    /// Buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Whether engine cores ask the kernel for real time.
+    pub realtime: bool,
 }
 
 /// A client's connection whose sending side an engine core has.
@@ -94,6 +109,7 @@ pub struct LocalEngine {
     sockets_bell: Arc<Notify>,
     next_id: AtomicU64,
     monitor: Monitor,
+    disks: Arc<Disks>,
     config: LocalConfig,
     cname: String,
 }
@@ -107,7 +123,17 @@ impl LocalEngine {
         let library = Library::open(config.media.clone(), config.index_cache.clone()).map_err(|e| e.to_string())?;
         let probe = library.list().first().map(|file| library.root().join(&file.path));
         let window_ns = config.read_ahead_ns.saturating_add(WINDOW_SLACK_NS);
+        let disks = Arc::new(Disks::new(DiskRules {
+            share_permille: config.disk_share_permille,
+            profiles: config.disk_profiles.clone(),
+            cycle_ns: CyclicConfig::for_read_ahead(config.read_ahead_ns, DEVICE_DEPTH_MAX).cycle_ns,
+            read_bytes: u32::try_from(config.chunk_bytes).unwrap_or(u32::MAX),
+            depth_max: DEVICE_DEPTH_MAX,
+        })?);
         let titles = Arc::new(Titles::new(library, config.chunk_bytes as u64, window_ns));
+        if let Some(path) = &probe {
+            disks.meet(path);
+        }
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
         let streams: Arc<Mutex<Streams>> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
@@ -123,11 +149,14 @@ impl LocalEngine {
                 sessions_max: share,
                 memory_bytes: config.memory_bytes,
                 chunk_bytes: config.chunk_bytes,
+                disk: CyclicConfig::for_read_ahead(config.read_ahead_ns, DEVICE_DEPTH_MAX),
+                cache: config.cache,
+                realtime: config.realtime,
                 probe: probe.clone(),
                 own_net: config.own_net.clone(),
             };
             let bell = Arc::clone(&sockets_bell);
-            let (core, core_sockets) = Core::start(index, core_config, Box::new(move || bell.notify_one()))?;
+            let (core, core_sockets) = Core::start(index, core_config, config.cpu_share_permille, Box::new(move || bell.notify_one()))?;
             sockets = sockets.or(core_sockets);
             let core = Arc::new(core);
             let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
@@ -143,7 +172,7 @@ impl LocalEngine {
         let cname = format!("tactus-{:08x}", rand::random::<u32>());
         let next_id = AtomicU64::new(1);
         let monitor = Monitor::default();
-        Ok(Arc::new(Self { cores, titles, sessions, streams, sockets, sockets_bell, next_id, monitor, config, cname }))
+        Ok(Arc::new(Self { cores, titles, sessions, streams, sockets, sockets_bell, next_id, monitor, disks, config, cname }))
     }
 
     /// Where RTSP and the monitor can listen.
@@ -178,7 +207,7 @@ impl LocalEngine {
         every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every_second.tick().await;
-            self.monitor.poll(&self.cores).await;
+            self.monitor.poll(&self.cores, &self.disks).await;
         }
     }
 
@@ -234,7 +263,8 @@ impl LocalEngine {
         let (titles, path) = (Arc::clone(&self.titles), session.path.clone());
         let title = blocking(move || titles.open(&path)).await?;
         let core = core.or_else(|| self.choose_core()).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
-        let reservation = core.reserve(title.chunks)?;
+        let (work, disk) = self.guarantee(session, &title).await?;
+        let reservation = core.reserve(title.chunks, work, disk)?;
         let mut inner = session.inner();
         if inner.destroyed {
             return Err(EngineError::NoSession);
@@ -243,6 +273,21 @@ impl LocalEngine {
         inner.title = Some(title);
         inner.transport = Some(transport);
         Ok(core)
+    }
+
+    /// What a guaranteed session reserves of a core's and a disk's time; a best-effort one reserves nothing.
+    async fn guarantee(&self, session: &Session, title: &Arc<Playable>) -> Result<(Work, Option<DiskShare>), EngineError> {
+        if session.class == Class::BestEffort {
+            return Ok((Work::default(), None));
+        }
+        let window_ns = self.titles.window_ns;
+        let (disks, title) = (Arc::clone(&self.disks), Arc::clone(title));
+        blocking(move || {
+            let device = title.file.identity().device;
+            let share = disks.reserve(device, &title.open.file_path, title.blocks, window_ns)?;
+            Ok((work_of(&title.open.description, title.blocks, window_ns), share))
+        })
+        .await
     }
 
     fn plan(&self, session: &Session, from: PlayFrom, to_ns: Option<u64>) -> Result<Option<Box<StartPlan>>, EngineError> {
@@ -267,10 +312,10 @@ impl LocalEngine {
 }
 
 impl Engine for LocalEngine {
-    async fn create_session(&self, path: &str, client: SocketAddr) -> Result<SessionCreated, EngineError> {
+    async fn create_session(&self, path: &str, client: SocketAddr, class: Class) -> Result<SessionCreated, EngineError> {
         let media = self.look_up(path).await?;
         let id = SessionId(self.new_id());
-        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client)));
+        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client, class)));
         Ok(SessionCreated { session: id, media })
     }
 
@@ -307,6 +352,8 @@ impl Engine for LocalEngine {
             read_ahead_ns: self.config.read_ahead_ns,
             link_blocks: title.chunks,
             stall_ns: self.config.stall_ns,
+            class: session.class,
+            lag: self.config.lag,
             cname: self.cname.clone(),
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };
@@ -421,9 +468,9 @@ impl Engine for LocalEngine {
     }
 
     async fn engine_status(&self) -> EngineStatus {
-        let cores = self.monitor.latest(&self.cores).await;
+        let cores = self.monitor.latest(&self.cores, &self.disks).await;
         let net = self.cores.first().map(|core| core.facts().net.clone()).unwrap_or_default();
-        EngineStatus { cores, sessions_max: self.config.sessions_max, net }
+        EngineStatus { cores, disks: self.disks.status(), sessions_max: self.config.sessions_max, net }
     }
 
     async fn media(&self) -> Vec<MediaEntry> {
@@ -470,6 +517,16 @@ impl LocalEngine {
     }
 }
 
+/// The work of delivering all tracks, in the seconds that bring the most.
+fn work_of(media: &MediaDescription, blocks: u64, window_ns: u64) -> Work {
+    let packets = media.tracks.iter().map(|track| {
+        let peak = track.peak_1s_bps as f64 / track.mean_bps.max(1) as f64;
+        track.packets_per_second * peak.max(1.0) * 1000.0
+    });
+    let reads_milli = u128::from(blocks) * 1_000_000_000_000 / u128::from(window_ns.max(1));
+    Work { packets_milli: packets.sum::<f64>() as u64, reads_milli: u64::try_from(reads_milli).unwrap_or(u64::MAX) }
+}
+
 fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<Streams>, notice: Notice) {
     match notice {
         Notice::Finished { session, outcome } => {
@@ -479,7 +536,7 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
                 Outcome::Failed(why) => Life::Failed(why),
             };
             if let Life::Failed(why) = state {
-                tracing::warn!(path = %session.path, client = %session.client, "session ended by the engine: {why}");
+                tracing::warn!(path = %session.path, class = %session.class, client = %session.client, "session ended by the engine: {why}");
             }
             session.inner().state = state;
         }

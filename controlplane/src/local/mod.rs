@@ -6,12 +6,14 @@
 //! ```
 //!
 //! Admission is decided here, before any engine core hears of a session: a session reserves its place and the buffers that its title can
-//! need at most, and gives both back when it is destroyed.
+//! need at most; a guaranteed one also the disk's and the core's time that it takes. All is given back when it is destroyed.
 
 mod core;
+mod disks;
 mod engine;
 mod session;
 mod status;
 mod titles;
 
+pub use self::disks::{DiskRules, KnownDisk, KnownDisks};
 pub use self::engine::{LocalConfig, LocalEngine};

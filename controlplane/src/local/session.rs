@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Core, Reservation};
 use super::titles::Playable;
-use crate::engine::{SessionState, TrackTransport};
+use crate::engine::{Class, SessionState, TrackTransport};
 
 /// A session of the local engine.
 pub(super) struct Session {
     pub(super) path: String,
     pub(super) client: SocketAddr,
+    pub(super) class: Class,
     inner: Mutex<Inner>,
     /// Set-ups, starts and stops of one session are carried out one after the other.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -54,8 +55,8 @@ impl Life {
 }
 
 impl Session {
-    pub(super) fn new(path: &str, client: SocketAddr) -> Self {
-        Self { path: path.to_owned(), client, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    pub(super) fn new(path: &str, client: SocketAddr, class: Class) -> Self {
+        Self { path: path.to_owned(), client, class, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

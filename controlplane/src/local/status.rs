@@ -7,6 +7,7 @@ use dataplane::engine::{Command, CoreReport, Reply, SessionReport, TrackReport};
 use dataplane::gdsl::LatenessSnapshot;
 
 use super::core::Core;
+use super::disks::Disks;
 use super::session::{Life, Session};
 use crate::engine::{
     CoreStatus, EngineError, LatenessSummary, OwnStackStatus, SessionId, SessionState, SessionStatus, TrackStatus, TrackTransport,
@@ -20,10 +21,14 @@ pub(super) struct Monitor {
 
 impl Monitor {
     /// Asks every core.
-    pub(super) async fn poll(&self, cores: &[Arc<Core>]) {
+    pub(super) async fn poll(&self, cores: &[Arc<Core>], disks: &Disks) {
         let mut answers = Vec::with_capacity(cores.len());
         for core in cores {
             if let Ok(Reply::Core(report)) = core.ask(|reply| Command::CoreStatus { reply, report: Box::default() }).await {
+                core.observe(report.cost);
+                for device in report.devices.iter().take(report.device_count) {
+                    disks.observe(device.device, device.read_ns);
+                }
                 answers.push(core_status(core, &report));
             }
         }
@@ -31,13 +36,13 @@ impl Monitor {
     }
 
     /// What the last poll found; polls when there was none yet.
-    pub(super) async fn latest(&self, cores: &[Arc<Core>]) -> Vec<CoreStatus> {
+    pub(super) async fn latest(&self, cores: &[Arc<Core>], disks: &Disks) -> Vec<CoreStatus> {
         let known = || self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let answers = known();
         if !answers.is_empty() {
             return answers;
         }
-        self.poll(cores).await;
+        self.poll(cores, disks).await;
         known()
     }
 }
@@ -45,6 +50,7 @@ impl Monitor {
 fn core_status(core: &Core, report: &CoreReport) -> CoreStatus {
     let facts = core.facts();
     let interval_ns = report.interval_ns.max(1) as f64;
+    let devices = report.devices.iter().take(report.device_count);
     CoreStatus {
         core: core.index as u32,
         cpu: facts.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
@@ -62,6 +68,10 @@ fn core_status(core: &Core, report: &CoreReport) -> CoreStatus {
         disk_bytes: report.disk.bytes,
         disk_errors: report.disk.errors,
         disk_in_flight: report.disk.in_flight,
+        promised: core.promised(),
+        packet_ns: report.cost.packet_ns,
+        disk_late: devices.clone().map(|device| device.late).sum(),
+        disk_retries: devices.map(|device| device.retries).sum(),
         chunks: facts.chunks as u64,
         chunks_free: report.chunks_free as u64,
         chunk_bytes: facts.chunk_bytes as u64,
@@ -117,6 +127,7 @@ pub(super) async fn session_status(id: SessionId, session: &Session) -> Result<S
             _ => "UDP",
         }
         .into(),
+        class: session.class,
         core: core.as_ref().map_or(0, |core| core.index as u32),
         position_ns: 0,
         file_offset: 0,
@@ -155,6 +166,7 @@ fn track_status(track: &TrackReport) -> TrackStatus {
         ssrc: track.ssrc,
         packets: track.sent.packets,
         payload_bytes: track.sent.payload_bytes,
+        skips: track.sent.skips,
         rr_lost: reception.map_or(0, |r| r.cumulative_lost.into()),
         rr_fraction_lost: reception.map_or(0.0, |r| f64::from(r.fraction_lost) / 256.0),
         rr_jitter_us: reception.map_or(0, |r| r.jitter_us),

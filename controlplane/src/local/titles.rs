@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use dataplane::disks::MediaFile;
+use dataplane::disks::{FileIdentity, MediaFile};
 use dataplane::media::library::{Catalogued, Library, LibraryError, OpenTitle};
 
 use crate::engine::{EngineError, MediaEntry};
@@ -17,6 +17,8 @@ pub(super) struct Playable {
     pub(super) file_key: u64,
     /// Buffers that one session of it needs at most.
     pub(super) chunks: usize,
+    /// Reads that one session of it needs in any read-ahead window at most.
+    pub(super) blocks: u64,
 }
 
 /// Opens titles; sessions of one title share its file.
@@ -24,13 +26,15 @@ pub(super) struct Titles {
     pub(super) library: Library,
     playing: Mutex<HashMap<String, Weak<Playable>>>,
     next_key: AtomicU64,
+    /// A file that is opened again is the same to the engine cores' caches.
+    keys: Mutex<HashMap<FileIdentity, u64>>,
     chunk_bytes: u64,
-    window_ns: u64,
+    pub(super) window_ns: u64,
 }
 
 impl Titles {
     pub(super) fn new(library: Library, chunk_bytes: u64, window_ns: u64) -> Self {
-        Self { library, playing: Mutex::new(HashMap::new()), next_key: AtomicU64::new(1), chunk_bytes, window_ns }
+        Self { library, playing: Mutex::new(HashMap::new()), next_key: AtomicU64::new(1), keys: Mutex::default(), chunk_bytes, window_ns }
     }
 
     /// The title at `path`, without opening it for delivery. Blocks while it is read for the first time.
@@ -50,8 +54,8 @@ impl Titles {
         let blocks = open.resident_blocks_max(self.chunk_bytes, self.window_ns);
         // Each track holds on to the block it is sending from while the next one is here already.
         let chunks = blocks as usize + open.title.tracks.len() + 1;
-        let file_key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let playable = Arc::new(Playable { open, file, file_key, chunks });
+        let file_key = self.key_of(file.identity());
+        let playable = Arc::new(Playable { open, file, file_key, chunks, blocks });
         let mut playing = self.playing();
         playing.retain(|_, title| title.strong_count() > 0);
         playing.insert(path.to_owned(), Arc::downgrade(&playable));
@@ -70,6 +74,11 @@ impl Titles {
             MediaEntry { path, size_bytes: known.file.identity.size, media, error }
         };
         self.library.catalogue().into_iter().map(entry).collect()
+    }
+
+    fn key_of(&self, file: FileIdentity) -> u64 {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        *keys.entry(file).or_insert_with(|| self.next_key.fetch_add(1, Ordering::Relaxed))
     }
 
     fn playing(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Playable>>> {

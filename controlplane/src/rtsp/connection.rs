@@ -75,6 +75,8 @@ pub struct Connection<E: Engine> {
     pub(super) local: SocketAddr,
     /// What relative request URLs are relative to: `Content-Base` of the last DESCRIBE, with its slash.
     pub(super) base: String,
+    /// The title of the last DESCRIBE and its URL's query: players set tracks up by URLs below `Content-Base`, which has none.
+    pub(super) described: Option<(String, Option<String>)>,
     /// Set once the engine has the sending side.
     pub(super) stream: Option<StreamToken>,
     /// Sessions that any request on this connection keeps alive.
@@ -103,6 +105,7 @@ impl<E: Engine> Connection<E> {
             peer,
             local,
             base: format!("rtsp://{local}/"),
+            described: None,
             stream: None,
             sessions: Vec::new(),
             channels: Vec::new(),

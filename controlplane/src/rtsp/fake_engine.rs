@@ -14,8 +14,8 @@ use dataplane::engine::net::Handover;
 use dataplane::media::{MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::{
-    Engine, EngineError, EngineStatus, LatenessSummary, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionState, SessionStatus,
-    Started, StreamToken, TrackReady, TrackStart, TrackTransport,
+    Class, Engine, EngineError, EngineStatus, LatenessSummary, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionState,
+    SessionStatus, Started, StreamToken, TrackReady, TrackStart, TrackTransport,
 };
 
 /// Distance of sync samples, nanoseconds.
@@ -79,6 +79,8 @@ pub struct FakeSession {
     pub tracks: Vec<(u32, TrackTransport)>,
     media: Arc<MediaDescription>,
     client: SocketAddr,
+    /// Its class.
+    pub class: Class,
     position_ns: u64,
 }
 
@@ -170,7 +172,7 @@ impl FakeStream {
 }
 
 impl Engine for FakeEngine {
-    async fn create_session(&self, path: &str, client: SocketAddr) -> Result<SessionCreated, EngineError> {
+    async fn create_session(&self, path: &str, client: SocketAddr, class: Class) -> Result<SessionCreated, EngineError> {
         let media = self.describe(path).await?;
         let mut state = self.state();
         state.calls.push(format!("create {path}"));
@@ -186,6 +188,7 @@ impl Engine for FakeEngine {
             tracks: Vec::new(),
             media: Arc::clone(&media),
             client,
+            class,
             position_ns: 0,
         };
         state.sessions.insert(session, entry);
@@ -265,6 +268,7 @@ impl Engine for FakeEngine {
                 path: s.path.clone(),
                 client: s.client.to_string(),
                 transport: "UDP".into(),
+                class: s.class,
                 core: 0,
                 position_ns: s.position_ns,
                 file_offset: 0,

@@ -11,7 +11,8 @@ use super::reply::{METHODS, Reply};
 use super::session::{Phase, Session, SessionState, SetUpTrack};
 use super::target::Target;
 use super::transport::{self, Lower};
-use crate::engine::{self, Engine, EngineError, PlayFrom, Started, TrackTransport};
+use crate::config::ClassRefused;
+use crate::engine::{self, Class, Engine, EngineError, PlayFrom, Started, TrackTransport};
 use crate::sdp;
 
 /// Characters of a `User-Agent` that are kept.
@@ -57,9 +58,11 @@ impl<E: Engine> Connection<E> {
         }
         let session = self.named_session(request)?;
         let target = target_of(request)?;
+        self.class_of(&target)?;
         let media = self.service.engine.describe(&target.path).await?;
         let sdp = sdp::describe(&target.path, &media, self.local.ip());
         self.base = format!("{}/", target.title_url);
+        self.described = Some((target.path, target.query));
         Ok(with_session(Reply::ok().with("Content-Base", self.base.clone()).with_body("application/sdp", sdp), session.as_deref()))
     }
 
@@ -89,7 +92,7 @@ impl<E: Engine> Connection<E> {
             Some(_) => {
                 return Err(Reply::refusal(StatusCode::AggregateOperationNotAllowed, "a session plays tracks of one title"));
             }
-            None => (self.make_session(&target.path, request).await?, true),
+            None => (self.make_session(&target, request).await?, true),
         };
         let track_id = match (target.track_id, session.media.tracks.as_slice()) {
             (Some(id), tracks) if tracks.iter().any(|track| track.id == id) => Ok(id),
@@ -111,11 +114,23 @@ impl<E: Engine> Connection<E> {
         }
     }
 
-    async fn make_session(&mut self, path: &str, request: &Request) -> Answer<Arc<Session>> {
-        let created = self.service.engine.create_session(path, self.peer).await?;
+    /// The class of a session of this title: by its URL's query, by that of the DESCRIBE before it, or by configuration.
+    fn class_of(&self, target: &Target) -> Answer<Class> {
+        let described = self.described.as_ref().filter(|(path, _)| *path == target.path).and_then(|(_, query)| query.as_deref());
+        let query = target.query.as_deref().or(described);
+        self.service.classes.decide(&target.path, query, self.peer.ip()).map_err(|refused| match refused {
+            ClassRefused::Unknown(_) => Reply::refusal(StatusCode::BadRequest, &refused),
+            ClassRefused::NotAllowed => Reply::refusal(StatusCode::Forbidden, &refused),
+        })
+    }
+
+    async fn make_session(&mut self, target: &Target, request: &Request) -> Answer<Arc<Session>> {
+        let class = self.class_of(target)?;
+        let path = &target.path;
+        let created = self.service.engine.create_session(path, self.peer, class).await?;
         let user_agent = request.header(&headers::USER_AGENT).unwrap_or_default().chars().take(USER_AGENT_CHARS_MAX).collect();
         let number = self.service.sessions.next_number();
-        let session = Session::new(number, created.session, path.to_owned(), created.media, self.peer, user_agent);
+        let session = Session::new(number, created, path.clone(), class, self.peer, user_agent);
         self.service.add(Arc::clone(&session));
         self.sessions.push(Arc::clone(&session));
         Ok(session)

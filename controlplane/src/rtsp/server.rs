@@ -22,6 +22,7 @@ use super::counters::RtspCounters;
 use super::idle::{IdleClock, Patience};
 use super::reply::Reply;
 use super::service::{Service, SessionDirectory};
+use crate::config::ClassRules;
 use crate::engine::Engine;
 use crate::net::{Listener, Net, Stream};
 
@@ -53,6 +54,8 @@ pub struct RtspConfig {
     pub connections_max: u32,
     /// Connections at once from one address; `None` for no limit of its own.
     pub connections_per_ip_max: Option<u32>,
+    /// Which sessions are guaranteed.
+    pub classes: ClassRules,
 }
 
 impl Default for RtspConfig {
@@ -65,6 +68,7 @@ impl Default for RtspConfig {
             stop_timeout: Duration::from_secs(2),
             connections_max: 10_240,
             connections_per_ip_max: None,
+            classes: ClassRules::default(),
         }
     }
 }
@@ -87,7 +91,7 @@ impl<E: Engine> RtspServer<E> {
     pub async fn bind(config: RtspConfig, engine: Arc<E>, net: &Net) -> io::Result<Self> {
         let listener = net.listen(config.addr).await?;
         let local_addr = listener.local_addr()?;
-        let service = Arc::new(Service::new(engine, config.session_timeout));
+        let service = Arc::new(Service::new(engine, config.session_timeout).with_classes(config.classes.clone()));
         Ok(Self { config: Arc::new(config), listener, local_addr, service, per_ip: PerIp::default() })
     }
 

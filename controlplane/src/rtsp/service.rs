@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::counters::RtspCounters;
 use super::session::{Session, SessionTable};
+use crate::config::ClassRules;
 use crate::engine::{Engine, EngineError, SessionId, SessionState};
 
 /// How often the engine is asked for the state of a session (SYSTEMS 1.1).
@@ -75,18 +76,25 @@ pub struct Service<E> {
     pub counters: Arc<RtspCounters>,
     /// How long a client may be silent.
     pub session_timeout: Duration,
+    /// Which sessions are guaranteed.
+    pub classes: ClassRules,
 }
 
 impl<E: Engine> Service<E> {
     /// A service without sessions.
     pub fn new(engine: Arc<E>, session_timeout: Duration) -> Self {
-        Self { engine, sessions: Arc::default(), counters: Arc::default(), session_timeout }
+        Self { engine, sessions: Arc::default(), counters: Arc::default(), session_timeout, classes: ClassRules::default() }
+    }
+
+    /// The same with other rules about classes.
+    pub fn with_classes(self, classes: ClassRules) -> Self {
+        Self { classes, ..self }
     }
 
     /// Registers a session that the engine made.
     pub fn add(&self, session: Arc<Session>) {
-        let Session { public_id, client, path, user_agent, .. } = &*session;
-        tracing::info!(session = public_id, %client, path, agent = user_agent, "session made");
+        let Session { public_id, client, path, class, user_agent, .. } = &*session;
+        tracing::info!(session = public_id, %client, path, %class, agent = user_agent, "session made");
         self.counters.sessions.fetch_add(1, Relaxed);
         self.counters.sessions_total.fetch_add(1, Relaxed);
         self.sessions.insert(session);

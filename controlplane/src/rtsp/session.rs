@@ -10,7 +10,7 @@ use dataplane::media::MediaDescription;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::engine::{SessionId, Started, StreamToken, TrackTransport};
+use crate::engine::{Class, SessionCreated, SessionId, Started, StreamToken, TrackTransport};
 
 /// A track that a client set up.
 #[derive(Clone, Debug)]
@@ -64,6 +64,8 @@ pub struct Session {
     pub engine_id: SessionId,
     /// Path of the title.
     pub path: String,
+    /// Guaranteed or best-effort.
+    pub class: Class,
     /// What the title is.
     pub media: Arc<MediaDescription>,
     /// The connection that made it.
@@ -83,21 +85,15 @@ pub struct Session {
 
 impl Session {
     /// A session that the engine just made.
-    pub fn new(
-        number: u64,
-        engine_id: SessionId,
-        path: String,
-        media: Arc<MediaDescription>,
-        client: SocketAddr,
-        user_agent: String,
-    ) -> Arc<Self> {
+    pub fn new(number: u64, created: SessionCreated, path: String, class: Class, client: SocketAddr, user_agent: String) -> Arc<Self> {
         Arc::new(Self {
             // 128 bits of the thread's cryptographic generator (RFC 2326 section 3.4: at least eight octets, chosen randomly).
             id: format!("{:032x}", rand::random::<u128>()),
             public_id: format!("s{number}"),
-            engine_id,
+            engine_id: created.session,
             path,
-            media,
+            class,
+            media: created.media,
             client,
             user_agent,
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::sender::{TrackSender, TrackSenderConfig};
+use super::sender::{LagPolicy, TrackSender, TrackSenderConfig};
 use super::source::TrackSource;
 use crate::gdsl::{Class, Lateness, Link, Pair};
 use crate::media::Title;
@@ -27,6 +27,10 @@ pub struct TrackSpec<F> {
     pub link_blocks: usize,
     /// A byte stream that takes nothing for this long ends the delivery, nanoseconds.
     pub stall_ns: u64,
+    /// Whose I/O goes first.
+    pub class: Class,
+    /// What happens when the delivery falls behind.
+    pub lag: LagPolicy,
     /// Our CNAME in RTCP.
     pub cname: String,
     /// Random numbers: RTP synchronisation source, first sequence number, first RTP time, seed of RTCP intervals.
@@ -46,11 +50,12 @@ impl<F> TrackSpec<F> {
             clock_rate: described.clock_rate,
             packet_bytes_max: PACKET_BYTES_MAX,
             stall_ns: self.stall_ns,
+            lag: self.lag,
             seed,
         };
         let destination = TrackSender::new(Arc::clone(&self.title), self.track, config, &self.cname)?;
         let source = TrackSource::new(self.title, self.track, self.file, self.file_key, self.read_ahead_ns);
         let link = Link::new(self.link_blocks);
-        Some(Box::new(Pair { source, destination, link, class: Class::Guaranteed, lateness: Lateness::new() }))
+        Some(Box::new(Pair { source, destination, link, class: self.class, lateness: Lateness::new() }))
     }
 }

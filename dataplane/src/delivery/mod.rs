@@ -16,5 +16,5 @@ mod walk;
 
 pub use build::{PACKET_BYTES_MAX, TrackSpec};
 pub use plan::{StartPlan, Timeline, TrackPlan};
-pub use sender::{Outlet, TrackSender, TrackSenderConfig, TrackSenderStatus};
+pub use sender::{LagAction, LagPolicy, Outlet, TrackSender, TrackSenderConfig, TrackSenderStatus};
 pub use source::TrackSource;

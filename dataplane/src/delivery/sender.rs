@@ -1,20 +1,24 @@
 //! The destination of a track: packetises its samples and sends every packet at its due time, with RTCP beside it.
 
+mod lag;
+mod packet;
+
 use std::sync::Arc;
 
 use hugepages::{Hint, prefetch_at};
 use pacing::schedule::{self, ns_to_rtp, rtp_timestamp, ticks_to_ns};
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
-use super::bytes::LinkBytes;
 use super::plan::{Timeline, TrackPlan};
 use super::walk::BlockWalk;
 use crate::disks::Disk;
-use crate::gdsl::{BlockState, IoBatch, IssueModule, LinkView, NextUpcall, Outcome};
+use crate::gdsl::{IoBatch, IssueModule, NextUpcall, Outcome};
 use crate::media::{Sample, Title};
-use crate::payload::{Packetiser, Step};
+use crate::payload::Packetiser;
 use crate::rtp::sender::REPORT_BYTES_MAX;
 use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
+pub use lag::{LagAction, LagPolicy};
+use packet::{Blocked, Missing, Place, packetise};
 
 /// Packets of one stream that may leave back to back.
 const BURST_PACKETS: u32 = 2;
@@ -71,6 +75,8 @@ pub struct TrackSenderConfig {
     pub packet_bytes_max: usize,
     /// A byte stream that takes nothing for this long ends the delivery.
     pub stall_ns: u64,
+    /// What happens when the delivery falls behind.
+    pub lag: LagPolicy,
     /// Seed of the RTCP intervals.
     pub seed: u64,
 }
@@ -86,6 +92,8 @@ pub struct TrackSenderStatus {
     pub file_offset: u64,
     /// Samples that did not parse as their codec and were skipped.
     pub bad_samples: u64,
+    /// Times that the delivery dropped to a later sync sample: it had fallen behind, or the disk could not read what was due.
+    pub skips: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +156,8 @@ pub struct TrackSender {
     cname: Box<[u8]>,
     held_back: Option<HeldBack>,
     blocked_since_ns: Option<u64>,
+    /// Skips since the last packet.
+    skips_in_a_row: u32,
     scratch: Box<[u8]>,
     /// Where in memory the byte after the last packet lay: the next one begins there, or not far from it.
     hint: Hint,
@@ -183,6 +193,7 @@ impl TrackSender {
             cname: cname.as_bytes().into(),
             held_back: None,
             blocked_since_ns: None,
+            skips_in_a_row: 0,
             scratch: vec![0; config.packet_bytes_max].into_boxed_slice(),
             hint: Hint::default(),
             status: TrackSenderStatus::default(),
@@ -250,7 +261,7 @@ impl TrackSender {
         }
         (self.current, self.over) = (None, false);
         self.rtp.restart();
-        self.blocked_since_ns = None;
+        (self.blocked_since_ns, self.skips_in_a_row) = (None, 0);
     }
 
     /// Sets the time line's anchor; `None` stops delivery where it is.
@@ -404,6 +415,7 @@ impl TrackSender {
     fn count(&mut self, now_ns: u64, packet_bytes: usize, rtp_ts: u32) {
         let payload_bytes = packet_bytes.saturating_sub(HEADER_BYTES);
         self.status.packets += 1;
+        self.skips_in_a_row = 0;
         self.status.payload_bytes += payload_bytes as u64;
         self.rtp.note_sent(now_ns, payload_bytes);
         if self.highest_rtp_ts.is_none_or(|highest| (rtp_ts.wrapping_sub(highest) as i32) > 0) {
@@ -422,8 +434,9 @@ impl TrackSender {
         match why {
             Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS.start()),
             Blocked::Data => match self.missing(io) {
-                Missing::OnItsWay => NextUpcall::OnLink,
+                Missing::OnItsWay => self.wait_for_data(now_ns, io),
                 Missing::Nothing => self.blocked(Blocked::BadSample, now_ns, io),
+                Missing::Unreadable(offset) => self.conceal(offset, now_ns, io),
                 Missing::ForGood(why) => self.fail(why, io),
             },
             Blocked::Stream => {
@@ -484,6 +497,9 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             if due_ns > now_ns {
                 return NextUpcall::At(due_ns);
             }
+            if self.is_too_late(now_ns, due_ns) && current.taken == 0 && self.held_back.is_none() {
+                return self.drop_behind(now_ns, io);
+            }
             if sent == burst {
                 return NextUpcall::At(now_ns + self.catch_up_gap_ns(&current));
             }
@@ -503,90 +519,5 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
                 self.status.file_offset = current.at();
             }
         }
-    }
-}
-
-impl TrackSender {
-    /// Why the current sample's next packet cannot be made.
-    fn missing<H: Host, D: Disk>(&self, io: &IoBatch<'_, H, D>) -> Missing {
-        let Some(current) = self.current else { return Missing::Nothing };
-        let (mut at, end) = (current.at(), current.sample.offset + u64::from(current.sample.size));
-        let Place { in_link: mut place, block_bytes } = self.place(&current, io.block_bytes() as u64);
-        let mut block_end = current.block_end;
-        while at < end {
-            match io.block(place) {
-                None | Some((_, BlockState::Reading)) => return Missing::OnItsWay,
-                Some((_, BlockState::Failed(_))) => return Missing::ForGood("the disk cannot read the file"),
-                Some((offset, BlockState::Ready(bytes))) if offset + (bytes.len() as u64) < end.min(block_end) => {
-                    return Missing::ForGood("the file is shorter than it was");
-                }
-                Some((_, BlockState::Ready(_))) => (at, block_end, place) = (block_end, block_end + block_bytes, place + 1),
-            }
-        }
-        Missing::Nothing
-    }
-
-    fn end_dts_ns(&self) -> i64 {
-        let track = self.title.tracks.get(self.track);
-        let last = track.and_then(|t| Some((t.samples.get(self.end.checked_sub(1)?)?, t.timescale)));
-        last.map_or(self.timeline.start_dts_ns, |(s, scale)| ticks_to_ns(s.dts.saturating_add(i64::from(s.duration)), scale))
-    }
-}
-
-/// Where in the link a byte lies.
-#[derive(Clone, Copy)]
-struct Place {
-    in_link: usize,
-    block_bytes: u64,
-}
-
-/// Why the bytes of a sample do not make a packet.
-enum Missing {
-    /// They will come.
-    OnItsWay,
-    /// They are all here: it is the packetiser that wants more than there is.
-    Nothing,
-    /// They will never come.
-    ForGood(&'static str),
-}
-
-/// Why a packet could not be sent now.
-enum Blocked {
-    /// The host takes no more frames.
-    Host,
-    /// The sample's bytes are not here yet.
-    Data,
-    /// The byte stream is full.
-    Stream,
-    /// The sample does not parse; it is skipped.
-    BadSample,
-    /// For good.
-    Failed(&'static str),
-}
-
-/// Writes the next RTP packet of the current sample into `frame`; `None` when the sample is finished.
-fn packetise(
-    packetiser: &mut Packetiser,
-    rtp: &mut RtpSender,
-    current: &mut Current,
-    hint: &mut Hint,
-    place: Place,
-    view: LinkView<'_>,
-    frame: &mut [u8],
-) -> Result<Option<usize>, Blocked> {
-    let mut bytes = LinkBytes::new(view, place.in_link, current.at(), (current.sample.size - current.taken) as usize);
-    let Some((header, payload)) = frame.split_at_mut_checked(HEADER_BYTES) else { return Err(Blocked::Host) };
-    let step = packetiser.next(&mut bytes, payload).map_err(|_| Blocked::BadSample)?;
-    let taken = bytes.position().saturating_sub(current.sample.offset);
-    current.advance(u32::try_from(taken).unwrap_or(current.sample.size), place.block_bytes);
-    *hint = bytes.hint();
-    match step {
-        Step::Packet(meta) => {
-            let timestamp = current.rtp_ts.wrapping_add(meta.timestamp_offset);
-            header.copy_from_slice(&rtp.header(meta.marker, timestamp));
-            Ok(Some(HEADER_BYTES + meta.len))
-        }
-        Step::NeedData => Err(Blocked::Data),
-        Step::SampleDone => Ok(None),
     }
 }

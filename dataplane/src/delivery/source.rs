@@ -66,6 +66,12 @@ impl<F> TrackSource<F> {
         Some((sample, ticks_to_ns(sample.dts, track.timescale)))
     }
 
+    /// When the sample with this decode time is due; as if delivery began now when it stands still.
+    fn needed_ns(&self, now_ns: u64, dts_ns: i64) -> u64 {
+        let ahead_ns = u64::try_from(dts_ns.saturating_sub(self.timeline.start_dts_ns)).unwrap_or(0);
+        self.timeline.due_ns(dts_ns).unwrap_or_else(|| now_ns.saturating_add(ahead_ns))
+    }
+
     /// When the sample with this decode time may be read.
     fn issue_at(&self, now_ns: u64, dts_ns: i64) -> Option<u64> {
         match self.timeline.due_ns(dts_ns) {
@@ -79,6 +85,10 @@ impl<F> TrackSource<F> {
 impl<H: Host, D: Disk> IssueModule<H, D> for TrackSource<D::File> {
     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         let block_bytes = io.block_bytes() as u64;
+        if let Some(mark) = io.take_mark() {
+            self.next = u32::try_from(mark).unwrap_or(u32::MAX);
+            (self.asked_to, self.last_block) = (0, None);
+        }
         let mut reads = 0;
         for _ in 0..SAMPLES_PER_UPCALL {
             let Some((sample, dts_ns)) = self.sample() else { return NextUpcall::Never };
@@ -95,7 +105,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSource<D::File> {
                     if reads == READS_PER_UPCALL {
                         return NextUpcall::At(now_ns);
                     }
-                    match io.read(&self.file, self.file_key, block) {
+                    match io.read(&self.file, self.file_key, block, self.needed_ns(now_ns, dts_ns)) {
                         ReadIssue::Issued => reads += 1,
                         ReadIssue::NoRoom => return NextUpcall::OnLink,
                         ReadIssue::NoChunk => return NextUpcall::At(now_ns + CHUNK_RETRY_NS),

@@ -144,6 +144,15 @@ macro_rules! of_either {
 impl Disk for AnyDisk {
     type File = MediaFile;
 
+    fn device_of(file: &MediaFile) -> u64 {
+        file.identity().device
+    }
+
+    // Inodes that were made one after the other lie near each other on most file systems.
+    fn place_of(file: &MediaFile) -> u64 {
+        file.identity().inode
+    }
+
     fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<MediaFile>>) {
         of_either!(self, disk => disk.submit(now_ns, batch));
     }

@@ -7,10 +7,14 @@
 //! - [`uring`]: io_uring with O_DIRECT and registered buffers.
 //! - [`threads`]: plain reader threads, for where that is forbidden.
 //! - [`file`](mod@file): the media files that both read.
+//! - [`cyclic`]: which reads go first, guaranteed ones in cycles, and how many at once.
+//! - [`probe`](mod@probe): measures what a disk can do.
 //! - [`sim`]: a disk in simulated time, with faults.
 
 pub mod any;
+pub mod cyclic;
 pub mod file;
+pub mod probe;
 pub mod sim;
 pub mod threads;
 pub mod uring;
@@ -20,6 +24,7 @@ use std::collections::VecDeque;
 use hugepages::Chunk;
 
 pub use any::{AnyDisk, DiskOpenError};
+pub use cyclic::{Cyclic, CyclicConfig, DEVICES_MAX, DeviceReport};
 pub use file::{FileIdentity, MediaFile, OpenError};
 pub use sim::{SimDisk, SimDiskConfig, SimFile};
 pub use threads::ThreadDisk;
@@ -62,6 +67,14 @@ pub enum DiskError {
     Os(i32),
 }
 
+impl DiskError {
+    /// No other read of the file will succeed either: it, or the device that it lies on, is not there any more.
+    pub fn is_for_good(self) -> bool {
+        let Self::Os(number) = self;
+        matches!(number, libc::ENODEV | libc::ENXIO | libc::ESTALE | libc::EBADF | libc::ENOENT)
+    }
+}
+
 /// Counters of a disk since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounters {
@@ -89,6 +102,12 @@ impl DiskCounters {
 pub trait Disk {
     /// A handle of an open file; cheap to clone, safe to send from the thread that opened it.
     type File: Clone + Send + std::fmt::Debug + 'static;
+
+    /// Number of the device that the file lies on; files on different devices do not wait for each other.
+    fn device_of(file: &Self::File) -> u64;
+
+    /// A number that grows with the file's place on its device, as far as that is known.
+    fn place_of(file: &Self::File) -> u64;
 
     /// Takes requests from the front of `batch` until it is empty or the device's queue is full; all in one call to the device.
     fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<Self::File>>);

@@ -22,6 +22,7 @@ enum Content {
 #[derive(Clone, Debug)]
 pub struct SimFile {
     id: u64,
+    device: u64,
     size: u64,
     content: Content,
 }
@@ -29,12 +30,17 @@ pub struct SimFile {
 impl SimFile {
     /// A file that holds `bytes`. Files are told apart by `id`: a change of file costs a seek.
     pub fn bytes(id: u64, bytes: Arc<[u8]>) -> Self {
-        Self { id, size: bytes.len() as u64, content: Content::Bytes(bytes) }
+        Self { id, device: 0, size: bytes.len() as u64, content: Content::Bytes(bytes) }
     }
 
     /// A file of `size` bytes that takes no memory: byte `i` is [`pattern_byte`]`(id, i)`.
     pub fn pattern(id: u64, size: u64) -> Self {
-        Self { id, size, content: Content::Pattern }
+        Self { id, device: 0, size, content: Content::Pattern }
+    }
+
+    /// The same file on another device; without this it is device 0.
+    pub fn on_device(self, device: u64) -> Self {
+        Self { device, ..self }
     }
 
     /// The file's number.
@@ -115,10 +121,14 @@ pub struct SimDiskConfig {
     pub seek_min_ns: u64,
     /// Most time to get to another place.
     pub seek_max_ns: u64,
+    /// Reads that go on where the last one ended cost as much as any other.
+    pub seek_always: bool,
     /// Speed of a lane.
     pub bytes_per_s: u64,
     /// Reads of a million that fail with EIO.
     pub errors_per_million: u32,
+    /// Blocks of a million that can never be read (EIO): bad places, the same ones at every try.
+    pub bad_per_million: u32,
     /// When it is slow.
     pub slow: Option<SlowPeriods>,
 }
@@ -132,8 +142,10 @@ impl Default for SimDiskConfig {
             lanes: 4,
             seek_min_ns: 60_000,
             seek_max_ns: 120_000,
+            seek_always: false,
             bytes_per_s: 500_000_000,
             errors_per_million: 0,
+            bad_per_million: 0,
             slow: None,
         }
     }
@@ -146,14 +158,26 @@ struct Lane {
     head: (u64, u64),
 }
 
-/// A simulated disk.
+/// One device.
+#[derive(Debug)]
+struct Drive {
+    device: u64,
+    config: SimDiskConfig,
+    lanes: Vec<Lane>,
+    /// It is not there any more.
+    gone: bool,
+}
+
+/// Simulated disks: as many devices as the files that are read say.
 #[derive(Debug)]
 pub struct SimDisk {
     config: SimDiskConfig,
     random: u64,
-    lanes: Vec<Lane>,
-    /// Reads under way by (end, order of submission), with whether they fail.
-    under_way: BTreeMap<(u64, u64), (ReadRequest<SimFile>, bool)>,
+    drives: Vec<Drive>,
+    /// Reads under way by (end, order of submission), with how they end.
+    under_way: BTreeMap<(u64, u64), (ReadRequest<SimFile>, Option<i32>)>,
+    /// Time that lanes spent on each file.
+    busy_ns: BTreeMap<u64, u64>,
     description: String,
     counters: DiskCounters,
 }
@@ -164,7 +188,8 @@ impl SimDisk {
         let description = format!("simulated disk, {} lanes of {} bytes/s, depth {}", config.lanes, config.bytes_per_s, config.depth);
         Self {
             random: config.seed,
-            lanes: vec![Lane::default(); config.lanes.max(1)],
+            drives: vec![Drive::new(0, config.clone())],
+            busy_ns: BTreeMap::new(),
             config,
             under_way: BTreeMap::new(),
             description,
@@ -177,14 +202,34 @@ impl SimDisk {
         self.under_way.keys().next().map(|&(end_ns, _)| end_ns)
     }
 
-    /// Sets how many reads of a million fail from now on.
-    pub fn set_errors_per_million(&mut self, errors_per_million: u32) {
-        self.config.errors_per_million = errors_per_million;
+    /// What device `device` is like from now on; `depth` counts for all devices together and stays.
+    pub fn set_device(&mut self, device: u64, config: SimDiskConfig) {
+        let drive = self.drive(device);
+        drive.lanes.resize(config.lanes.max(1), Lane::default());
+        drive.config = config;
     }
 
-    /// Sets the speed of each lane from now on.
-    pub fn set_bytes_per_s(&mut self, bytes_per_s: u64) {
-        self.config.bytes_per_s = bytes_per_s;
+    /// Takes device `device` away: every read of it fails with ENODEV from now on.
+    pub fn take_away(&mut self, device: u64) {
+        self.drive(device).gone = true;
+    }
+
+    /// Time that lanes have spent, or will have spent on what is under way, on the file with this number.
+    pub fn busy_ns(&self, file: u64) -> u64 {
+        self.busy_ns.get(&file).copied().unwrap_or(0)
+    }
+
+    /// Of the time that lanes spend on what they were given, what still lies ahead at `now_ns`.
+    pub fn ahead_ns(&self, now_ns: u64) -> u64 {
+        self.drives.iter().flat_map(|drive| &drive.lanes).map(|lane| lane.free_at_ns.saturating_sub(now_ns)).sum()
+    }
+
+    fn drive(&mut self, device: u64) -> &mut Drive {
+        let known = self.drives.iter().position(|drive| drive.device == device).unwrap_or(self.drives.len());
+        if known == self.drives.len() {
+            self.drives.push(Drive::new(device, self.config.clone()));
+        }
+        &mut self.drives[known]
     }
 
     fn chance(&mut self) -> u64 {
@@ -192,15 +237,36 @@ impl SimDisk {
         split_mix(self.random)
     }
 
-    /// When a read that is submitted at `now_ns` ends.
-    fn serve(&mut self, now_ns: u64, file: u64, offset: u64, len: u64) -> u64 {
+    /// When a read that is submitted at `now_ns` ends, and how.
+    fn serve(&mut self, now_ns: u64, file: &SimFile, offset: u64, len: u64) -> (u64, Option<i32>) {
+        let (seek, fate) = (self.chance(), self.chance());
+        let drive = self.drive(file.device);
+        let (end_ns, service_ns) = drive.serve(now_ns, (file.id, offset), len, seek);
+        let is_bad = drive.is_bad(file.id, offset) || fate % 1_000_000 < u64::from(drive.config.errors_per_million);
+        let fails = if drive.gone { Some(libc::ENODEV) } else { is_bad.then_some(libc::EIO) };
+        *self.busy_ns.entry(file.id).or_default() += service_ns;
+        (end_ns, fails)
+    }
+}
+
+impl Drive {
+    fn new(device: u64, config: SimDiskConfig) -> Self {
+        Self { device, lanes: vec![Lane::default(); config.lanes.max(1)], config, gone: false }
+    }
+
+    fn is_bad(&self, file: u64, offset: u64) -> bool {
+        split_mix(self.config.seed ^ split_mix(file) ^ offset) % 1_000_000 < u64::from(self.config.bad_per_million)
+    }
+
+    /// When the read ends, and how long it keeps its lane.
+    fn serve(&mut self, now_ns: u64, (file, offset): (u64, u64), len: u64, chance: u64) -> (u64, u64) {
         let seek_range_ns = self.config.seek_max_ns.saturating_sub(self.config.seek_min_ns).saturating_add(1);
-        let seek_ns = self.config.seek_min_ns + self.chance() % seek_range_ns;
+        let seek_ns = self.config.seek_min_ns + chance % seek_range_ns;
         let first = self.lanes.iter().enumerate().min_by_key(|(_, lane)| lane.free_at_ns).map_or(0, |(i, _)| i);
         let lane = &mut self.lanes[first];
         let start_ns = lane.free_at_ns.max(now_ns);
         let transfer_ns = (u128::from(len) * 1_000_000_000 / u128::from(self.config.bytes_per_s.max(1))) as u64;
-        let mut service_ns = transfer_ns + if lane.head == (file, offset) { 0 } else { seek_ns };
+        let mut service_ns = transfer_ns + if lane.head == (file, offset) && !self.config.seek_always { 0 } else { seek_ns };
         if let Some(slow) = self.config.slow
             && start_ns % slow.every_ns.max(1) < slow.for_ns
         {
@@ -208,18 +274,25 @@ impl SimDisk {
         }
         lane.free_at_ns = start_ns.saturating_add(service_ns);
         lane.head = (file, offset.saturating_add(len));
-        lane.free_at_ns
+        (lane.free_at_ns, service_ns)
     }
 }
 
 impl Disk for SimDisk {
     type File = SimFile;
 
+    fn device_of(file: &SimFile) -> u64 {
+        file.device
+    }
+
+    fn place_of(file: &SimFile) -> u64 {
+        file.id
+    }
+
     fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<SimFile>>) {
         while self.under_way.len() < self.config.depth.max(1) {
             let Some(request) = batch.pop_front() else { break };
-            let fails = self.chance() % 1_000_000 < u64::from(self.config.errors_per_million);
-            let end_ns = self.serve(now_ns, request.file.id, request.offset, request.len as u64);
+            let (end_ns, fails) = self.serve(now_ns, &request.file, request.offset, request.len as u64);
             self.under_way.insert((end_ns, self.counters.reads), (request, fails));
             self.counters.reads += 1;
         }
@@ -230,7 +303,7 @@ impl Disk for SimDisk {
             let Some(next) = self.under_way.first_entry().filter(|next| next.key().0 <= now_ns) else { break };
             let (ReadRequest { tag, file, offset, len, mut chunk }, fails) = next.remove();
             let len = len.min(chunk.len());
-            let result = if fails { Err(DiskError::Os(libc::EIO)) } else { Ok(file.fill(offset, &mut chunk[..len])) };
+            let result = fails.map_or_else(|| Ok(file.fill(offset, &mut chunk[..len])), |error| Err(DiskError::Os(error)));
             self.counters.count(result);
             done.push(ReadDone { tag, chunk, result });
         }

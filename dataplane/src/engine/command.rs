@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use pacing::cpu::Cost;
 
 use crate::delivery::{StartPlan, TrackSender, TrackSenderStatus, TrackSource};
-use crate::disks::DiskCounters;
+use crate::disks::{DEVICES_MAX, DeviceReport, DiskCounters};
 use crate::gdsl::{GdslCounters, Lateness, Outcome, Pair};
 use crate::rtp::sender::Reception;
 use stack::host::{HostCounters, Layers};
@@ -305,6 +306,12 @@ pub struct CoreReport {
     pub disk: DiskCounters,
     /// Chunks free.
     pub chunks_free: usize,
+    /// What work costs here.
+    pub cost: Cost,
+    /// What each device did; `device_count` entries are filled in.
+    pub devices: [DeviceReport; DEVICES_MAX],
+    /// How many there are.
+    pub device_count: usize,
     /// Lateness of all packets since start.
     pub lateness: Lateness,
     /// Clients behind NAT that were followed.

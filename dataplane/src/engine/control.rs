@@ -372,7 +372,13 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         report.host = self.gdsl.host().counters();
         report.layers = self.gdsl.host().own_layers();
         report.disk = self.gdsl.disk().counters();
-        report.chunks_free = self.gdsl.pool().free();
+        report.chunks_free = self.gdsl.chunks_free();
+        report.cost = self.gdsl.cost();
+        report.device_count = 0;
+        for (device, entry) in self.gdsl.devices().zip(&mut report.devices) {
+            *entry = device;
+            report.device_count += 1;
+        }
         report.lateness.reset();
         report.lateness.add(self.gdsl.lateness());
         report.flows_followed = self.flows_followed;

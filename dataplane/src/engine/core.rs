@@ -13,15 +13,18 @@ use super::command::{Command, Event, State, TRACKS_MAX};
 use super::inbound::Inbox;
 use super::session::{Phase, Session};
 use crate::delivery::{TrackSender, TrackSource};
-use crate::disks::Disk;
+use crate::disks::{CyclicConfig, Disk};
 use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
 
-/// Commands taken in one turn.
+/// Commands taken in one turn, and the time after which no other one is begun.
 const COMMANDS_PER_TURN: usize = 32;
+const COMMANDS_SLICE_NS: u64 = 100_000;
 /// Events that one command can bring: a reply, a plan or set-up handed back, and a box for each track.
 const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
 /// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
 pub(super) const START_PATIENCE_NS: u64 = 500_000_000;
+/// Blocks of each guaranteed track that are here before delivery starts, if so many were asked for; one of a best-effort track.
+const START_BLOCKS: usize = 4;
 /// How often a session that starts is looked at.
 const START_POLL_NS: u64 = 50_000;
 
@@ -38,11 +41,23 @@ pub struct CoreConfig {
     pub tick_ns: u64,
     /// Frames that the host can queue.
     pub host_frames: usize,
+    /// How disks are scheduled.
+    pub disk: CyclicConfig,
+    /// Whether buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
 }
 
 impl Default for CoreConfig {
     fn default() -> Self {
-        Self { sessions_max: 1024, tracks_max: 2048, streams_max: 1024, tick_ns: 20_000, host_frames: 1024 }
+        Self {
+            sessions_max: 1024,
+            tracks_max: 2048,
+            streams_max: 1024,
+            tick_ns: 20_000,
+            host_frames: 1024,
+            disk: CyclicConfig::default(),
+            cache: false,
+        }
     }
 }
 
@@ -98,8 +113,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let now_ns = clock.now_ns();
         let sessions = config.sessions_max as usize;
         let tracks = config.tracks_max as usize;
-        let gdsl_config =
-            GdslConfig { pairs_max: config.tracks_max, tick_ns: config.tick_ns, host_frames: config.host_frames, ..GdslConfig::default() };
+        let gdsl_config = GdslConfig {
+            pairs_max: config.tracks_max,
+            tick_ns: config.tick_ns,
+            host_frames: config.host_frames,
+            disk: config.disk,
+            cache: config.cache,
+            ..GdslConfig::default()
+        };
         Self {
             gdsl: Gdsl::new(gdsl_config, host, disk, pool, now_ns),
             commands,
@@ -158,9 +179,24 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         &self.clock
     }
 
+    /// The disk.
+    pub fn disk(&self) -> &D {
+        self.gdsl.disk()
+    }
+
+    /// The disk, for a test that changes it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        self.gdsl.disk_mut()
+    }
+
     /// The buffers.
     pub fn pool(&self) -> &ChunkPool {
         self.gdsl.pool()
+    }
+
+    /// Buffers that are free, or would be the moment somebody needs them.
+    pub fn chunks_free(&self) -> usize {
+        self.gdsl.chunks_free()
     }
 
     /// Lateness of all packets since start.
@@ -175,8 +211,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
 
     fn take_commands(&mut self) -> bool {
         let mut any = false;
+        let slice_end_ns = self.clock.now_ns().saturating_add(COMMANDS_SLICE_NS);
         for _ in 0..COMMANDS_PER_TURN {
-            if self.listener_is_behind() {
+            if self.listener_is_behind() || any && self.clock.now_ns() > slice_end_ns {
                 break;
             }
             match self.commands.try_recv() {
@@ -235,7 +272,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let Some(Some(session)) = self.sessions.get(index as usize) else { return true };
         for track in session.tracks().filter(|track| !track.over) {
             // With an empty link: has its source anything to ask for?
-            let arrived = match self.gdsl.front_arrived(track.pair) {
+            let arrived = match self.gdsl.front_arrived(track.pair, START_BLOCKS) {
                 Some(arrived) => arrived,
                 None => self.gdsl.pair_mut(track.pair).is_none_or(|pair| pair.source.is_at_rest()),
             };

@@ -12,10 +12,12 @@ use super::eventfd::EventFd;
 use super::net::{AnyHost, ByteStream, SocketControl};
 use super::own::{self, OwnNetConfig};
 use super::thread::{CoreHandle, Parts, Poll, ThreadConfig, spawn};
-use crate::disks::{AnyDisk, MediaFile};
+use crate::disks::{AnyDisk, CyclicConfig, MediaFile};
 
-/// Reads under way on one core at most; deeper queues were measured slower.
-const DISK_DEPTH: u16 = 32;
+/// Reads that one core keeps under way on all devices together; one device gets at most [`DEVICE_DEPTH_MAX`] of them.
+const DISK_DEPTH: u16 = 128;
+/// Reads under way on one device at most; deeper queues were measured slower.
+pub const DEVICE_DEPTH_MAX: u16 = 32;
 /// Frames of one transmit batch.
 const TX_FRAMES: usize = 64;
 /// Resolution of the deadline wheel.
@@ -39,6 +41,12 @@ pub struct LocalCoreConfig {
     pub memory_bytes: usize,
     /// Bytes of a buffer, a multiple of 4096.
     pub chunk_bytes: usize,
+    /// How disks are scheduled.
+    pub disk: CyclicConfig,
+    /// Whether buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Whether the core asks the kernel for real time.
+    pub realtime: bool,
     /// A file on the file system that will be read, to find out how it can be read best.
     pub probe: Option<PathBuf>,
     /// Our own stack in place of kernel sockets.
@@ -69,9 +77,11 @@ pub fn start(index: usize, config: LocalCoreConfig, told: Told) -> Result<(Local
         streams_max: config.sessions_max,
         tick_ns: TICK_NS,
         host_frames: TX_FRAMES,
+        disk: config.disk,
+        cache: config.cache,
     };
     let commands_max = 2 * config.sessions_max as usize + 256;
-    let thread = ThreadConfig { cpu: config.cpu, poll: config.poll, core, commands_max };
+    let thread = ThreadConfig { cpu: config.cpu, poll: config.poll, realtime: config.realtime, core, commands_max };
     let kernel = KernelConfig {
         port: config.rtp_port,
         flows_max: 2 * tracks_max,

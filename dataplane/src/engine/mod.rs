@@ -19,6 +19,7 @@ mod inbound;
 pub mod local;
 pub mod net;
 pub mod own;
+mod realtime;
 mod session;
 pub mod thread;
 

@@ -12,6 +12,7 @@ use stack::host::Host;
 use super::command::{Command, Event};
 use super::core::{CoreConfig, EngineCore};
 use super::eventfd::EventFd;
+use super::realtime;
 use crate::disks::Disk;
 
 /// Whether an idle core spins.
@@ -37,6 +38,8 @@ pub struct ThreadConfig {
     pub cpu: Option<usize>,
     /// Whether an idle core spins.
     pub poll: Poll,
+    /// SCHED_FIFO and locked memory, where the kernel grants them.
+    pub realtime: bool,
     /// Sizes.
     pub core: CoreConfig,
     /// Commands that may wait; the control core is told to come back when there are more.
@@ -159,7 +162,10 @@ where
         };
         // Pinned only now: threads that `make` started (disk readers) must not share this CPU.
         let cpu = config.cpu.filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id }));
-        let facts = facts_of(&parts, cpu, config.cpu);
+        let mut facts = facts_of(&parts, cpu, config.cpu);
+        if config.realtime {
+            facts.notes.extend(realtime::ask(config.poll == Poll::Busy));
+        }
         let mut core = EngineCore::new(config.core, clock, parts.host, parts.disk, parts.pool, commands_rx, events_tx);
         if facts_tx.send(Ok(facts)).is_ok() {
             run(&mut core, config.poll, &core_wake, &core_asleep);

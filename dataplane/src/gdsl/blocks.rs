@@ -2,13 +2,15 @@
 //!
 //! A block is an aligned piece of a file, as long as a chunk. Links hold counted shares of blocks: two tracks of one title that need the
 //! same block share one read and one chunk, and so do two viewers who are close together (unless sharing is switched off). A block whose
-//! last share is given back frees its chunk at once, or, while its read is under way, when the read completes.
+//! last share is given back frees its chunk at once (or is kept by the [cache](super::cache)), or, while its read is under way, when the
+//! read completes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hugepages::{ChunkPool, Slice};
 
+use super::cache::Cache;
 use crate::disks::{DiskError, ReadDone, ReadRequest};
 
 /// What a block is a piece of.
@@ -24,6 +26,13 @@ pub struct BlockKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId(u32);
 
+impl BlockId {
+    /// Tag of the read that brings the block.
+    pub(super) fn tag(self) -> u64 {
+        self.0.into()
+    }
+}
+
 /// How far a block is.
 #[derive(Debug)]
 pub enum BlockState {
@@ -35,6 +44,9 @@ pub enum BlockState {
     Failed(DiskError),
 }
 
+/// Tracks of one session ask for a block that they share within this time.
+const AGAIN_NS: u64 = 5_000_000_000;
+
 #[derive(Debug)]
 struct Entry {
     key: BlockKey,
@@ -43,6 +55,9 @@ struct Entry {
     /// A destination waits for it: first pair in a list through the pairs' own `next_waiter`.
     waiters: Option<u32>,
     in_use: bool,
+    /// When it was first asked for, and whether it was again, later than the tracks of one session would.
+    first_ns: u64,
+    again: bool,
 }
 
 /// A hasher for keys that are numbers already.
@@ -73,53 +88,112 @@ pub(super) struct Blocks {
     by_key: HashMap<BlockKey, u32, BuildHasherDefault<Mix>>,
     /// The last share of a block was given back while its read was under way.
     abandoned: bool,
+    cache: Cache,
+    now_ns: u64,
 }
 
+/// A number for each file.
+pub(super) type FileMap = HashMap<u64, u32, BuildHasherDefault<Mix>>;
+
 /// Result of [`Blocks::acquire`].
-pub(super) enum Acquired {
+pub(super) enum Acquired<F> {
     /// A share of a block that is here or on its way already.
     Shared(BlockId),
-    /// A share of a new block; its read was put into the batch.
-    New(BlockId),
+    /// A share of a new block, and the read that brings it.
+    New(BlockId, ReadRequest<F>),
+    /// A share of a block that nobody held any more.
+    Kept(BlockId),
     /// No chunk is free.
     NoChunk,
 }
 
 impl Blocks {
-    pub(super) fn new(pool: ChunkPool) -> Self {
+    pub(super) fn new(pool: ChunkPool, readers: usize) -> Self {
         let count = pool.capacity();
-        let empty = || Entry { key: BlockKey { file: 0, offset: 0 }, shares: 0, state: BlockState::Reading, waiters: None, in_use: false };
+        let empty = || Entry {
+            key: BlockKey { file: 0, offset: 0 },
+            shares: 0,
+            state: BlockState::Reading,
+            waiters: None,
+            in_use: false,
+            first_ns: 0,
+            again: false,
+        };
         // Failed blocks keep an entry without a chunk until their shares are given back, hence twice the number of chunks.
         let entries: Vec<Entry> = (0..2 * count).map(|_| empty()).collect();
         let free = (0..entries.len() as u32).rev().collect();
-        Self { pool, entries, free, by_key: HashMap::with_capacity_and_hasher(4 * count, BuildHasherDefault::default()), abandoned: false }
+        let cache = Cache::new(entries.len(), readers, pool.chunk_bytes());
+        let by_key = HashMap::with_capacity_and_hasher(4 * count, BuildHasherDefault::default());
+        Self { pool, entries, free, by_key, abandoned: false, cache, now_ns: 0 }
     }
 
     pub(super) fn pool(&self) -> &ChunkPool {
         &self.pool
     }
 
-    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize, reads: &mut VecDeque<ReadRequest<F>>) -> Acquired {
+    pub(super) fn acquire<F: Clone>(&mut self, key: BlockKey, file: &F, len: usize) -> Acquired<F> {
         if let Some(&index) = self.by_key.get(&key)
             && let Some(entry) = self.entries.get_mut(index as usize)
         {
             entry.shares += 1;
+            entry.again |= self.now_ns.saturating_sub(entry.first_ns) > AGAIN_NS;
+            if entry.shares == 1 && matches!(entry.state, BlockState::Ready(_)) {
+                self.cache.take(index);
+                return Acquired::Kept(BlockId(index));
+            }
             return Acquired::Shared(BlockId(index));
+        }
+        if self.free.is_empty() || self.pool.free() == 0 {
+            self.make_room();
         }
         let Some(&index) = self.free.last() else { return Acquired::NoChunk };
         let Some(entry) = self.entries.get_mut(index as usize) else { return Acquired::NoChunk };
         let Some(chunk) = self.pool.take() else { return Acquired::NoChunk };
         self.free.pop();
-        *entry = Entry { key, shares: 1, state: BlockState::Reading, waiters: None, in_use: true };
+        *entry = Entry { key, shares: 1, state: BlockState::Reading, waiters: None, in_use: true, first_ns: self.now_ns, again: false };
         self.by_key.insert(key, index);
-        reads.push_back(ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk });
-        Acquired::New(BlockId(index))
+        let read = ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk };
+        Acquired::New(BlockId(index), read)
     }
 
     pub(super) fn state(&self, id: BlockId) -> &BlockState {
         match self.entries.get(id.0 as usize) {
             Some(entry) => &entry.state,
             None => &BlockState::Reading,
+        }
+    }
+
+    /// Somebody has a share of the block that this read brings.
+    pub(super) fn is_wanted(&self, tag: u64) -> bool {
+        usize::try_from(tag).ok().and_then(|index| self.entries.get(index)).is_some_and(|entry| entry.in_use && entry.shares > 0)
+    }
+
+    /// Blocks that may be in the table: tags of reads are below this.
+    pub(super) fn tags_max(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The pair asks for this block now.
+    pub(super) fn reader_at(&mut self, pair: u32, key: BlockKey, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.cache.reader_at(pair, key.file, key.offset);
+    }
+
+    /// The pair asks for no more.
+    pub(super) fn reader_left(&mut self, pair: u32) {
+        self.cache.reader_left(pair);
+    }
+
+    /// Chunks that are free, or kept by nobody but the cache.
+    pub(super) fn chunks_free(&self) -> usize {
+        self.pool.free() + self.cache.len()
+    }
+
+    /// Has the least useful kept block give its chunk back.
+    fn make_room(&mut self) {
+        if let Some(index) = self.cache.victim(self.now_ns) {
+            self.cache.take(index);
+            self.forget(index);
         }
     }
 
@@ -130,6 +204,10 @@ impl Blocks {
         if entry.shares == 0 {
             match entry.state {
                 BlockState::Reading => self.abandoned = true,
+                BlockState::Ready(_) if self.cache.is_on() => {
+                    let (BlockKey { file, offset }, again) = (entry.key, entry.again);
+                    self.cache.keep(id.0, file, offset, again, self.now_ns);
+                }
                 _ => self.forget(id.0),
             }
         }

@@ -1,16 +1,16 @@
 //! The executor: one cycle upcalls who is due, issues their I/O in one batch and reaps completions.
 
-use std::collections::VecDeque;
-
 use hugepages::{ChunkPool, prefetch};
+use pacing::cpu::Cost;
 use pacing::{Clock, Wheel};
 use stack::host::Host;
 
 use super::blocks::{BlockId, BlockState, Blocks};
+use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
-use crate::disks::{Disk, ReadDone, ReadRequest};
+use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 
 /// Most packets that one upcall may send; the log of a cycle keeps this much slack.
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
@@ -29,11 +29,25 @@ pub struct GdslConfig {
     pub upcalls_per_cycle: u32,
     /// Frames that the host can queue; of no more is made use.
     pub host_frames: usize,
+    /// How disks are scheduled.
+    pub disk: CyclicConfig,
+    /// Whether buffers that nobody needs keep what is likely to be read again.
+    pub cache: bool,
+    /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
+    pub best_effort_slice_ns: u64,
 }
 
 impl Default for GdslConfig {
     fn default() -> Self {
-        Self { pairs_max: 1024, tick_ns: 20_000, upcalls_per_cycle: 512, host_frames: 1024 }
+        Self {
+            pairs_max: 1024,
+            tick_ns: 20_000,
+            upcalls_per_cycle: 512,
+            host_frames: 1024,
+            disk: CyclicConfig::default(),
+            cache: false,
+            best_effort_slice_ns: 100_000,
+        }
     }
 }
 
@@ -50,6 +64,8 @@ pub struct GdslCounters {
     pub reads_issued: u64,
     /// Blocks that were in memory, or on their way, when they were asked for.
     pub reads_shared: u64,
+    /// Of these, blocks that nobody held: the cache had kept them.
+    pub cache_hits: u64,
     /// Times that no buffer was free when a block was asked for.
     pub chunk_shortages: u64,
     /// Upcalls.
@@ -76,6 +92,9 @@ struct Slot<S, T> {
     waits_for_entry: bool,
 }
 
+/// Most blocks that [`Gdsl::front_arrived`] looks at.
+const FRONT_MAX: usize = 8;
+
 /// How soon to look again while reads are under way or the layer below is full.
 const RETRY_NS: u64 = 100_000;
 
@@ -88,11 +107,12 @@ pub struct Gdsl<H: Host, D: Disk, S, T> {
     slots: Vec<Slot<S, T>>,
     free: Vec<u32>,
     wheels: [Wheel; 2],
-    reads: VecDeque<ReadRequest<D::File>>,
+    reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
     log: SendLog,
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
+    costs: Costs,
 }
 
 impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
@@ -101,17 +121,19 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let pairs = config.pairs_max as usize;
         let per_cycle = config.upcalls_per_cycle as usize * 4 + config.host_frames + 2 * UPCALL_BATCH * PACKETS_PER_UPCALL_MAX;
         let wheel = || Wheel::new(config.pairs_max.saturating_mul(2), config.tick_ns, start_ns);
+        let (pool_chunks, blocks) = (pool.capacity(), Blocks::new(pool, if config.cache { pairs } else { 0 }));
         let slot = || Slot { generation: 0, pair: None, next_waiter: None, waiting_on: None, waits_for_entry: false };
         Self {
             slots: (0..pairs).map(|_| slot()).collect(),
             free: (0..config.pairs_max).rev().collect(),
             wheels: [wheel(), wheel()],
-            reads: VecDeque::with_capacity(pool.capacity()),
+            reads: Cyclic::new(config.disk, blocks.tags_max(), pool_chunks),
             done: Vec::with_capacity(64),
             log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
-            blocks: Blocks::new(pool),
+            costs: Costs::default(),
+            blocks,
             config,
             host,
             disk,
@@ -133,6 +155,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn remove(&mut self, id: PairId) -> Option<Box<Pair<S, T>>> {
         self.clear_link(id);
         let pair = self.slot(id)?.pair.take()?;
+        self.blocks.reader_left(id.index);
         self.sleep(id.index, pair.class);
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -150,7 +173,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         slot.waits_for_entry = false;
         let Some(pair) = slot.pair.as_mut() else { return };
-        pair.link.source_waits = false;
+        (pair.link.source_waits, pair.link.mark) = (false, None);
         while let Some((_, block)) = pair.link.pop() {
             self.blocks.release(block);
         }
@@ -183,10 +206,17 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.slot(id)?.pair.as_deref_mut()
     }
 
-    /// The block at the front of the pair's link has arrived (or failed); `None` when the link is empty or there is no such pair.
-    pub fn front_arrived(&mut self, id: PairId) -> Option<bool> {
-        let (_, block) = self.slot(id)?.pair.as_deref()?.link.get(0)?;
-        Some(!matches!(self.blocks.state(block), BlockState::Reading))
+    /// The first `count` blocks of the pair's link, or all when there are fewer, have arrived (or failed); of a best-effort pair the first
+    /// one. `None` when the link is empty or there is no such pair.
+    pub fn front_arrived(&mut self, id: PairId, count: usize) -> Option<bool> {
+        let pair = self.slot(id)?.pair.as_deref()?;
+        let count = if pair.class == Class::Guaranteed { count.max(1) } else { 1 };
+        let last = pair.link.len().min(count).checked_sub(1)?;
+        let mut blocks = [None; FRONT_MAX];
+        for (i, place) in blocks.iter_mut().enumerate().take(last + 1) {
+            *place = pair.link.get(i);
+        }
+        Some(blocks.iter().flatten().all(|&(_, block)| !matches!(self.blocks.state(block), BlockState::Reading)))
     }
 
     /// The host.
@@ -202,6 +232,26 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// The disk.
     pub fn disk(&self) -> &D {
         &self.disk
+    }
+
+    /// The disk, for a test that changes it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// What each device did.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceReport> + '_ {
+        self.reads.reports()
+    }
+
+    /// Buffers that are free, or would be the moment somebody needs them.
+    pub fn chunks_free(&self) -> usize {
+        self.blocks.chunks_free()
+    }
+
+    /// What a packet and a read cost so far; what is reckoned with where too little was measured.
+    pub fn cost(&self) -> Cost {
+        self.costs.cost()
     }
 
     /// The buffers.
@@ -228,6 +278,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     pub fn with_io<R>(&mut self, id: PairId, clock: &dyn Clock, f: impl FnOnce(&mut T, &mut IoBatch<'_, H, D>) -> R) -> Option<R> {
         let slot = self.slots.get_mut(id.index as usize).filter(|s| s.generation == id.generation)?;
         let pair = slot.pair.as_deref_mut()?;
+        let (class, now_ns) = (pair.class, clock.now_ns());
         let mut io = IoBatch {
             pair: id,
             host: &mut self.host,
@@ -235,10 +286,13 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            class,
+            now_ns,
             log: &mut self.log,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,
             popped: false,
+            restarted: false,
         };
         Some(f(&mut pair.destination, &mut io))
     }
@@ -246,13 +300,47 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// One cycle.
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
-        let mut worked = self.reap(now_ns);
+        let answers = self.reap(now_ns);
+        let reaped_ns = clock.now_ns();
+        let packets = self.counters.packets;
+        let upcalls = self.upcall_due(now_ns, clock);
+        let mut worked = answers > 0 || upcalls > 0;
+        self.counters.upcalls += u64::from(upcalls);
+        let upcalled_ns = clock.now_ns();
+        if self.blocks.take_abandoned() {
+            let blocks = &mut self.blocks;
+            self.reads.retain(|tag| !blocks.drop_unwanted(tag));
+        }
+        if !self.reads.is_empty() {
+            self.reads.issue(now_ns, &mut self.disk);
+        }
+        let issued_ns = clock.now_ns();
+        if self.host.queued() > 0 {
+            self.log.flush(&mut self.host, clock, &mut self.counters);
+            worked = true;
+        }
+        self.log.flush_streams(&mut self.host, clock);
+        self.count_lateness();
+        self.costs.reads(answers, issued_ns.saturating_sub(upcalled_ns) + reaped_ns.saturating_sub(now_ns));
+        let packet_ns = clock.now_ns().saturating_sub(issued_ns) + upcalled_ns.saturating_sub(reaped_ns);
+        self.costs.packets(self.counters.packets - packets, packet_ns);
+        Cycle { worked, next_ns: self.next_ns(now_ns) }
+    }
+
+    /// Upcalls the peers that are due, guaranteed ones first; how many there were. Best-effort ones get a slice of time: what becomes due
+    /// meanwhile waits for no longer than that.
+    fn upcall_due(&mut self, now_ns: u64, clock: &dyn Clock) -> u32 {
         let (mut upcalls, mut carried_over) = (0, false);
         let mut due = [0; UPCALL_BATCH];
         for class in [Class::Guaranteed, Class::BestEffort] {
+            let slice_end_ns = match class {
+                Class::Guaranteed => u64::MAX,
+                Class::BestEffort => clock.now_ns().saturating_add(self.config.best_effort_slice_ns),
+            };
             loop {
                 let left = self.config.upcalls_per_cycle.saturating_sub(upcalls) as usize;
-                if left == 0 || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
+                let is_over = class == Class::BestEffort && clock.now_ns() > slice_end_ns;
+                if left == 0 || is_over || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
                     carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
                     break;
                 }
@@ -267,23 +355,8 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 upcalls += batch.len() as u32;
             }
         }
-        worked |= upcalls > 0;
-        self.counters.upcalls += u64::from(upcalls);
         self.counters.carried_over += u64::from(carried_over);
-        if self.blocks.take_abandoned() {
-            let blocks = &mut self.blocks;
-            self.reads.retain(|read| !blocks.drop_unwanted(read.tag));
-        }
-        if !self.reads.is_empty() {
-            self.disk.submit(now_ns, &mut self.reads);
-        }
-        if self.host.queued() > 0 {
-            self.log.flush(&mut self.host, clock, &mut self.counters);
-            worked = true;
-        }
-        self.log.flush_streams(&mut self.host, clock);
-        self.count_lateness();
-        Cycle { worked, next_ns: self.next_ns(now_ns) }
+        upcalls
     }
 
     /// Takes out the next peers that are due, at most `limit`.
@@ -334,14 +407,17 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
     }
 
-    fn reap(&mut self, now_ns: u64) -> bool {
+    /// Takes in what the disk has answered; how many reads that is.
+    fn reap(&mut self, now_ns: u64) -> u64 {
         if self.disk.in_flight() == 0 {
-            return false;
+            return 0;
         }
         let mut done = std::mem::take(&mut self.done);
         self.disk.reap(now_ns, &mut done);
-        let any = !done.is_empty();
+        let answers = done.len() as u64;
         for read in done.drain(..) {
+            let wanted = self.blocks.is_wanted(read.tag);
+            let Some(read) = self.reads.finish::<D>(now_ns, read, wanted) else { continue };
             let mut waiter = self.blocks.complete(read);
             while let Some(index) = waiter {
                 let Some(slot) = self.slots.get_mut(index as usize) else { break };
@@ -353,7 +429,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             }
         }
         self.done = done;
-        any
+        answers
     }
 
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
@@ -371,16 +447,19 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            class,
+            now_ns,
             log: &mut self.log,
             counters: &mut self.counters,
             outcomes: &mut self.outcomes,
             popped: false,
+            restarted: false,
         };
         let next = match end {
             End::Source => pair.source.upcall(now_ns, &mut io),
             End::Destination => pair.destination.upcall(now_ns, &mut io),
         };
-        let popped = io.popped;
+        let (popped, restarted) = (io.popped, io.restarted);
         let wheel = &mut self.wheels[class as usize];
         if let NextUpcall::At(at_ns) | NextUpcall::OnLinkOrAt(at_ns) = next {
             // Who asks for a time in the past has its turn in the next cycle, so that nobody fills this one alone.
@@ -396,7 +475,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 }
             }
             End::Destination => {
-                if popped && pair.link.source_waits {
+                if restarted || popped && pair.link.source_waits {
                     pair.link.source_waits = false;
                     wheel.schedule(key(index, End::Source), now_ns);
                 }

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use pacing::Clock;
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
-use super::PairId;
 use super::blocks::{Acquired, BlockKey, BlockState, Blocks};
 use super::executor::GdslCounters;
 use super::link::Link;
 use super::stats::Lateness;
-use crate::disks::{Disk, ReadRequest};
+use super::{Class, PairId};
+use crate::disks::{Cyclic, Disk};
 
 /// A packet without a due time (RTCP): sent with the batch, counted, but not measured.
 const UNTIMED: u64 = u64::MAX;
@@ -109,11 +109,14 @@ pub struct IoBatch<'a, H: Host, D: Disk> {
     pub(super) clock: &'a dyn Clock,
     pub(super) blocks: &'a mut Blocks,
     pub(super) link: &'a mut Link,
-    pub(super) reads: &'a mut VecDeque<ReadRequest<D::File>>,
+    pub(super) reads: &'a mut Cyclic<D::File>,
+    pub(super) class: Class,
+    pub(super) now_ns: u64,
     pub(super) log: &'a mut SendLog,
     pub(super) counters: &'a mut GdslCounters,
     pub(super) outcomes: &'a mut Vec<(PairId, Outcome)>,
     pub(super) popped: bool,
+    pub(super) restarted: bool,
 }
 
 impl<H: Host, D: Disk> IoBatch<'_, H, D> {
@@ -132,20 +135,31 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.link.room()
     }
 
-    /// Puts the block at `offset` of `file` at the end of the link, reading it unless it is in memory already.
-    pub fn read(&mut self, file: &D::File, file_key: u64, offset: u64) -> ReadIssue {
+    /// Puts the block at `offset` of `file`, which is needed by `needed_ns`, at the end of the link, reading it unless it is in memory
+    /// already.
+    pub fn read(&mut self, file: &D::File, file_key: u64, offset: u64, needed_ns: u64) -> ReadIssue {
         if self.link.room() == 0 {
             return ReadIssue::NoRoom;
         }
         let key = BlockKey { file: file_key, offset };
+        self.blocks.reader_at(self.pair.index, key, self.now_ns);
         let len = self.blocks.pool().chunk_bytes();
-        let block = match self.blocks.acquire(key, file, len, self.reads) {
-            Acquired::New(block) => {
+        let block = match self.blocks.acquire(key, file, len) {
+            Acquired::New(block, read) => {
+                self.reads.queue::<D>(self.now_ns, read, self.class, needed_ns);
                 self.counters.reads_issued += 1;
                 block
             }
             Acquired::Shared(block) => {
+                if matches!(self.blocks.state(block), BlockState::Reading) {
+                    self.reads.hurry::<D>(self.now_ns, block.tag(), self.class, needed_ns);
+                }
                 self.counters.reads_shared += 1;
+                block
+            }
+            Acquired::Kept(block) => {
+                self.counters.reads_shared += 1;
+                self.counters.cache_hits += 1;
                 block
             }
             Acquired::NoChunk => {
@@ -168,6 +182,21 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.blocks.release(block);
         self.popped = true;
         true
+    }
+
+    /// For a destination: empties the link and has the source go on from `mark`, whatever that means to the two of them. The source is
+    /// upcalled in the next cycle at the latest, and asks for it with [`Self::take_mark`] before it reads anything.
+    pub fn restart_from(&mut self, mark: u64) {
+        while let Some((_, block)) = self.link.pop() {
+            self.blocks.release(block);
+        }
+        self.link.mark = Some(mark);
+        self.restarted = true;
+    }
+
+    /// For a source: where the destination wants it to go on, once after each [`Self::restart_from`].
+    pub fn take_mark(&mut self) -> Option<u64> {
+        self.link.mark.take()
     }
 
     /// A transmit frame for `flow` together with the blocks to fill it from; `None` when the layer below takes no more at the moment.

@@ -14,6 +14,8 @@ pub struct Link {
     capacity: usize,
     /// The source waits for room.
     pub(super) source_waits: bool,
+    /// Where the destination wants the source to go on, in the modules' own terms; the source has not been told yet.
+    pub(super) mark: Option<u64>,
     /// Blocks that ever entered.
     pub(super) entered: u64,
 }
@@ -22,7 +24,7 @@ impl Link {
     /// A link for up to `capacity` blocks (at least 2: one being sent, one being read).
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(2);
-        Self { slots: VecDeque::with_capacity(capacity), capacity, source_waits: false, entered: 0 }
+        Self { slots: VecDeque::with_capacity(capacity), capacity, source_waits: false, mark: None, entered: 0 }
     }
 
     /// Blocks that may still enter.

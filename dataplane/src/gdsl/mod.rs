@@ -14,6 +14,8 @@
 //! left of the cycle. What does not fit in a cycle is carried over into the next one and counted.
 
 mod blocks;
+mod cache;
+mod costs;
 mod executor;
 mod io;
 mod link;
@@ -57,12 +59,34 @@ pub enum End {
 }
 
 /// Whose I/O goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Served first in each cycle.
+    #[default]
     Guaranteed,
     /// Served with what the guaranteed peers leave.
     BestEffort,
+}
+
+impl Class {
+    /// The class of this name, as [`std::fmt::Display`] writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Guaranteed, Self::BestEffort].into_iter().find(|class| class.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "guaranteed",
+            Self::BestEffort => "best-effort",
+        }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// When a module wants to be called again.

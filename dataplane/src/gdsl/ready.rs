@@ -1,7 +1,5 @@
 //! For tests of modules: a link whose blocks are here already.
 
-use std::collections::VecDeque;
-
 use hugepages::{Arena, ChunkPool};
 
 use super::blocks::{Acquired, BlockKey, Blocks};
@@ -27,21 +25,19 @@ impl ReadyLink {
     /// The blocks at these offsets of `file`.
     pub(crate) fn new(file: &SimFile, block_bytes: usize, wanted: &[(u64, End)]) -> Self {
         let pool = ChunkPool::new(Arena::new((wanted.len() + 1) * block_bytes).expect("memory"), block_bytes);
-        let (mut link, mut blocks, mut reads) = (Link::new(wanted.len()), Blocks::new(pool), VecDeque::new());
+        let (mut link, mut blocks) = (Link::new(wanted.len()), Blocks::new(pool, 0));
         for &(offset, end) in wanted {
-            match blocks.acquire(BlockKey { file: file.id(), offset }, file, block_bytes, &mut reads) {
-                Acquired::New(block) => {
+            match blocks.acquire(BlockKey { file: file.id(), offset }, file, block_bytes) {
+                Acquired::New(block, mut read) => {
                     link.push(offset, block);
                     if end != End::Reading {
-                        let mut read = reads.pop_front().expect("a new block is read");
                         let result = if end == End::Read { Ok(file.fill(offset, &mut read.chunk)) } else { Err(DiskError::Os(5)) };
                         blocks.complete(ReadDone { tag: read.tag, chunk: read.chunk, result });
                     }
                 }
-                Acquired::Shared(block) => link.push(offset, block),
+                Acquired::Shared(block) | Acquired::Kept(block) => link.push(offset, block),
                 Acquired::NoChunk => panic!("a chunk for each block"),
             }
-            reads.clear();
         }
         Self { link, blocks }
     }

@@ -30,7 +30,7 @@ impl IssueModule<SimHost, SimDisk> for Reader {
         self.log.borrow_mut().push((self.name, now_ns));
         for _ in 0..self.at_once {
             let Some(&offset) = self.offsets.front() else { return NextUpcall::Never };
-            match io.read(&self.file, self.file.id(), offset) {
+            match io.read(&self.file, self.file.id(), offset, now_ns) {
                 ReadIssue::Issued => self.offsets.pop_front(),
                 ReadIssue::NoRoom => return NextUpcall::OnLink,
                 ReadIssue::NoChunk => return NextUpcall::At(now_ns + MS),

@@ -128,6 +128,15 @@ impl SampleIndex {
         }
     }
 
+    /// Index of a sync sample at or after sample `i`, the next one unless later samples are shown before it; `None` when there is none.
+    /// Logarithmic time.
+    pub fn sync_from(&self, i: u32) -> Option<u32> {
+        match &self.syncs {
+            Syncs::All => (i < self.len()).then_some(i),
+            Syncs::Some { rising, .. } => rising.get(rising.partition_point(|&sync| sync < i)).copied(),
+        }
+    }
+
     /// Index of the first sample whose decode time is at or after `time`; `len()` when there is none. Logarithmic time.
     pub fn first_at_or_after(&self, time: i64) -> u32 {
         partition(self.len(), |i| self.dts(i).is_some_and(|dts| dts < time))

@@ -1,7 +1,10 @@
 //! The engine core driven through its commands, over a simulated clock, network and disk.
 
 mod allocation;
+mod cache;
 mod clients;
 mod faults;
+mod guarantee;
+mod lag;
 mod life;
 mod stage;

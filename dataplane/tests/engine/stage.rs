@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dataplane::delivery::{StartPlan, TrackSpec};
-use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile, pattern_byte};
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
+use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile};
 use dataplane::engine::{Command, CoreConfig, CoreReport, EngineCore, Event, Reply, SessionReport, TrackSetup, Transport};
-use dataplane::gdsl::Outcome;
+use dataplane::gdsl::{Class, Outcome};
 use dataplane::media::index::IndexBuilder;
 use dataplane::media::{Codec, MediaDescription, Title, Track, TrackDescription, TrackKind};
 use dataplane::payload::format_of;
@@ -65,6 +65,8 @@ pub struct Stage {
     pub finished: Vec<(u64, Outcome)>,
     pub closed: Vec<u64>,
     pub stopped: bool,
+    /// Time passes in steps of at least this, but for the disk's answers.
+    pub quantum_ns: u64,
 }
 
 impl Stage {
@@ -86,6 +88,7 @@ impl Stage {
             finished: Vec::new(),
             closed: Vec::new(),
             stopped: false,
+            quantum_ns: 0,
         }
     }
 
@@ -136,6 +139,8 @@ impl Stage {
         let end_ns = self.now() + ns;
         while self.now() < end_ns {
             let next_ns = self.turn().unwrap_or(u64::MAX);
+            // A core that polls sees an answer when it is there.
+            let next_ns = next_ns.max(self.now() + self.quantum_ns).min(self.core.disk().next_completion_ns().unwrap_or(u64::MAX));
             // Datagrams and stalled streams have no say in when the next turn is.
             let step_ns = next_ns.clamp(self.now() + 1_000, self.now() + MS / 2);
             self.clock.advance_to(step_ns.min(end_ns));
@@ -206,7 +211,7 @@ impl Stage {
     /// After everything was destroyed: nothing is left of it.
     pub fn assert_empty(&mut self) {
         self.run_for(100 * MS);
-        assert_eq!(self.core.pool().free(), self.core.pool().capacity(), "buffers came back");
+        assert_eq!(self.core.chunks_free(), self.core.pool().capacity(), "buffers came back");
         let host = self.core.host_mut().counters();
         assert_eq!(host.flows, 0, "flows were closed");
         let status = self.core_status();
@@ -249,6 +254,8 @@ pub struct Film {
     pub stall_ns: u64,
     pub read_ahead_ns: u64,
     pub link_blocks: usize,
+    pub class: Class,
+    pub lag: LagPolicy,
 }
 
 impl Film {
@@ -261,7 +268,15 @@ impl Film {
         let description = describe(&tracks, bytes);
         let title = Arc::new(Title { tracks, left_out: Vec::new(), description });
         let file = SimFile::pattern(id, bytes);
-        Self { title, file, stall_ns: SECOND, read_ahead_ns: 500 * MS, link_blocks: 64 }
+        Self {
+            title,
+            file,
+            stall_ns: SECOND,
+            read_ahead_ns: 500 * MS,
+            link_blocks: 64,
+            class: Class::Guaranteed,
+            lag: LagPolicy::default(),
+        }
     }
 
     /// Pictures of `bytes` every 40 ms for `seconds`, and between them a frame of sound of 200 bytes every 20 ms.
@@ -288,6 +303,10 @@ impl Film {
     }
 
     pub fn setup_with(&self, track: usize, transport: Transport, ssrc: u32) -> Box<TrackSetup<SimFile>> {
+        self.setup_from(track, transport, (ssrc, rand::random(), rand::random(), rand::random()))
+    }
+
+    pub fn setup_from(&self, track: usize, transport: Transport, random: (u32, u16, u32, u64)) -> Box<TrackSetup<SimFile>> {
         let spec = TrackSpec {
             title: Arc::clone(&self.title),
             track,
@@ -296,8 +315,10 @@ impl Film {
             read_ahead_ns: self.read_ahead_ns,
             link_blocks: self.link_blocks,
             stall_ns: self.stall_ns,
+            class: self.class,
+            lag: self.lag,
             cname: "stage".into(),
-            random: (ssrc, rand::random(), rand::random(), rand::random()),
+            random,
         };
         let pair = spec.build().expect("the track exists");
         Box::new(TrackSetup { track_id: self.title.tracks[track].id, transport, pair })
@@ -305,8 +326,22 @@ impl Film {
 
     /// The bytes of a track's samples, in their order.
     pub fn bytes(&self, track: usize) -> Vec<u8> {
-        let samples = self.title.tracks[track].samples.iter();
-        samples.flat_map(|s| (s.offset..s.offset + u64::from(s.size)).map(|at| pattern_byte(self.file.id(), at))).collect()
+        self.bytes_up_to(track, usize::MAX)
+    }
+
+    /// The first `len` of them, or all.
+    pub fn bytes_up_to(&self, track: usize, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for sample in self.title.tracks[track].samples.iter() {
+            if bytes.len() >= len {
+                break;
+            }
+            let from = bytes.len();
+            bytes.resize(from + sample.size as usize, 0);
+            self.file.fill(sample.offset, &mut bytes[from..]);
+        }
+        bytes.truncate(len);
+        bytes
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct TrackOracle {
     from_ns: u64,
     start_dts_ns: i64,
     pub(super) packets: u64,
+    /// Places that were left out because the disk could not read them.
+    pub(super) skips: u64,
 }
 
 impl TrackOracle {
@@ -76,6 +78,7 @@ impl TrackOracle {
             from_ns: 0,
             start_dts_ns: 0,
             packets: 0,
+            skips: 0,
         }
     }
 
@@ -158,8 +161,12 @@ impl TrackOracle {
         bytes: &[u8],
         anchor: &mut Option<Anchor>,
         patience_ns: Option<u64>,
+        may_skip: bool,
     ) -> Result<u64, String> {
         let packet = RtpPacket::new_checked(bytes).map_err(|e| e.to_string())?;
+        if may_skip {
+            self.follow_skip(packet.timestamp());
+        }
         let sample = self.next;
         let Some(expected) = self.expect() else { return Err("a packet beyond the end of the range".into()) };
         let what = |wrong: String| format!("track {} sample {sample}: {wrong}", self.track + 1);
@@ -187,6 +194,28 @@ impl TrackOracle {
             return Err(what(format!("sent {lateness_ns} ns after it was due")));
         }
         Ok(lateness_ns.max(0) as u64)
+    }
+
+    /// The disk cannot read everything: when the packet does not belong to the sample that is due, but begins a later one that a decoder can
+    /// start with, that one is due.
+    fn follow_skip(&mut self, timestamp: u32) {
+        let is_of = |oracle: &Self, i: u32| {
+            let track = &oracle.title.tracks[oracle.track];
+            let sample = track.samples.get(i)?;
+            let pts_ns = ticks_to_ns(sample.dts + i64::from(sample.cts_offset), track.timescale);
+            let expected = oracle.rtptime.wrapping_add(oracle.to_clock(pts_ns - oracle.from_ns as i64));
+            Some(timestamp.wrapping_sub(expected).wrapping_add(2) <= 4)
+        };
+        let is_due = self.begun && is_of(self, self.next) == Some(true);
+        let starts = (self.next..self.end).find(|&i| is_of(self, i) == Some(true));
+        if let Some(starts) = starts.filter(|&i| !is_due && i != self.next) {
+            let sync = self.title.tracks[self.track].samples.get(starts).is_some_and(|sample| sample.sync);
+            // A sample without packets is passed by without a skip; anything else must be a place to start from.
+            if sync {
+                (self.next, self.begun) = (starts, false);
+                self.skips += 1;
+            }
+        }
     }
 
     /// A receiver report on this stream.

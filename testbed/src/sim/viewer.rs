@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use dataplane::delivery::{StartPlan, TrackSpec};
+use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::disks::sim::SimFile;
 use dataplane::engine::{Command, Reply, StartedTrack, TrackSetup, Transport};
-use dataplane::gdsl::Outcome;
+use dataplane::gdsl::{Class, Outcome};
 use dataplane::rtp::interleaved;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -156,7 +156,7 @@ impl Viewer {
     ) -> Result<(), String> {
         self.next_action_ns = now_ns + rng.random_range(SECOND_NS / 2..15 * SECOND_NS);
         // What was still on its way to the network when the end was told has left it since.
-        if self.mood == Mood::AtTheEnd && self.failed_ns.is_none() && !self.oracles.iter_mut().all(TrackOracle::is_complete) {
+        if self.mood == Mood::AtTheEnd && !self.manners.failures && !self.oracles.iter_mut().all(TrackOracle::is_complete) {
             return Err(format!("viewer {}: ended before all packets were sent", self.index));
         }
         match (self.mood, rng.random_range(0..10)) {
@@ -223,6 +223,8 @@ impl Viewer {
                 read_ahead_ns: READ_AHEAD_NS,
                 link_blocks: LINK_BLOCKS,
                 stall_ns: 10 * SECOND_NS,
+                class: Class::Guaranteed,
+                lag: LagPolicy::default(),
                 cname: "simulated".into(),
                 random: (ssrc, rng.random(), rng.random(), rng.random()),
             };
@@ -359,7 +361,8 @@ impl Viewer {
                 return Err(format!("viewer {index}: a packet after its session was given up"));
             }
             report.packets += 1;
-            let checked = oracle.packet(at_ns, bytes, &mut self.anchor, self.manners.patience_ns);
+            let checked = oracle.packet(at_ns, bytes, &mut self.anchor, self.manners.patience_ns, self.manners.failures);
+            report.skips += std::mem::take(&mut oracle.skips);
             let lateness_ns = checked.map_err(|e| format!("viewer {index}: {e}"))?;
             report.lateness_max_ns = report.lateness_max_ns.max(lateness_ns);
             return Ok(());

@@ -14,6 +14,7 @@ use dataplane::engine::net::Handover;
 use super::connection::{Closed, Connection, Wire};
 use super::fake_engine::FakeEngine;
 use super::service::Service;
+use crate::config::ClassRules;
 
 /// A wire that keeps what is sent.
 #[derive(Debug, Default)]
@@ -46,8 +47,13 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
+        Self::under(ClassRules::default())
+    }
+
+    /// A client of a server with these rules about classes.
+    fn under(classes: ClassRules) -> Self {
         let engine = FakeEngine::with_titles();
-        let service = Arc::new(Service::new(Arc::clone(&engine), Duration::from_secs(60)));
+        let service = Arc::new(Service::new(Arc::clone(&engine), Duration::from_secs(60)).with_classes(classes));
         Self::of(engine, service, "192.0.2.7:40000")
     }
 

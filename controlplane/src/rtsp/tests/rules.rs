@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use tokio::time::advance;
 
 use super::{Client, expect};
-use crate::engine::{Engine as _, SessionId, SessionState};
+use crate::config::{ClassQuery, ClassRules};
+use crate::engine::{Class, Engine as _, SessionId, SessionState};
 use crate::rtsp::connection::Closed;
 use crate::rtsp::fake_engine::sample_media;
 
@@ -315,4 +316,56 @@ proptest! {
             assert!(client.engine.state().sessions.is_empty());
         });
     }
+}
+
+/// The class of the only session of the engine.
+fn only_class(client: &Client) -> Class {
+    let state = client.engine.state();
+    assert_eq!(state.sessions.len(), 1);
+    state.sessions.values().next().unwrap().class
+}
+
+#[tokio::test]
+async fn the_class_comes_from_the_path_or_from_a_client_that_may_choose() {
+    let rules =
+        |query: &str| ClassRules { paths: "sub/=best-effort".parse().unwrap(), query: query.parse().unwrap(), ..ClassRules::default() };
+    let transport = "RTSP/1.0\nCSeq: 1\nTransport: RTP/AVP;unicast;client_port=5000-5001";
+    for (query, url, class) in [
+        ("off", "film.mp4/trackID=1", Class::Guaranteed),
+        ("off", "sub/my%20film.mp4/trackID=1", Class::BestEffort),
+        ("off", "sub/my%20film.mp4/trackID=1?class=best-effort", Class::BestEffort),
+        ("192.0.2.0/24", "film.mp4/trackID=1?class=best-effort", Class::BestEffort),
+        ("192.0.2.0/24", "film.mp4?class=best-effort/trackID=1", Class::BestEffort),
+        ("any", "sub/my%20film.mp4/trackID=1?x=1&class=guaranteed", Class::Guaranteed),
+    ] {
+        let mut client = Client::under(rules(query));
+        expect(&client.say(&format!("SETUP rtsp://h/{url} {transport}")).await, 200, &[]);
+        assert_eq!(only_class(&client), class, "{query} {url}");
+    }
+    for (query, url, status) in
+        [("off", "film.mp4?class=best-effort", 403), ("10.0.0.0/8", "film.mp4?class=best-effort", 403), ("any", "film.mp4?class=gold", 400)]
+    {
+        let mut client = Client::under(rules(query));
+        expect(&client.say(&format!("DESCRIBE rtsp://h/{url} RTSP/1.0\nCSeq: 1")).await, status, &["class"]);
+        expect(&client.say(&format!("SETUP rtsp://h/{url}/trackID=1 {transport}")).await, status, &[]);
+        assert!(client.engine.state().sessions.is_empty(), "{query} {url}");
+    }
+}
+
+#[tokio::test]
+async fn the_wish_of_the_describe_counts_for_set_ups_below_content_base() {
+    let transport = "RTSP/1.0\nCSeq: 2\nTransport: RTP/AVP;unicast;client_port=5000-5001";
+    let mut client = Client::under(ClassRules { query: ClassQuery::Any, ..ClassRules::default() });
+    expect(
+        &client.say("DESCRIBE rtsp://h/film.mp4?class=best-effort RTSP/1.0\nCSeq: 1").await,
+        200,
+        &["Content-Base: rtsp://h/film.mp4/\r\n"],
+    );
+    expect(&client.say(&format!("SETUP rtsp://h/film.mp4/trackID=1 {transport}")).await, 200, &[]);
+    assert_eq!(only_class(&client), Class::BestEffort);
+    // Of that title only.
+    let mut client = Client::under(ClassRules { query: ClassQuery::Any, ..ClassRules::default() });
+    expect(&client.say("DESCRIBE rtsp://h/film.mp4?class=best-effort RTSP/1.0\nCSeq: 1").await, 200, &[]);
+    expect(&client.say(&format!("SETUP rtsp://h/song.mp4/trackID=2 {transport}")).await, 200, &[]);
+    assert_eq!(only_class(&client), Class::Guaranteed);
 }

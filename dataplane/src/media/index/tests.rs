@@ -41,6 +41,14 @@ fn check(index: &SampleIndex, plain: &[Sample], times: &[i64]) {
         let sync = sync.or_else(|| plain.iter().position(|s| s.sync)).unwrap_or(0);
         assert_eq!(index.sync_at_or_before(time) as usize, sync, "sync at or before {time}");
     }
+    for first in 0..=plain.len() {
+        let is_entry = |&i: &usize| plain[i].sync && plain[i..].iter().filter(|s| s.sync).all(|s| pts(&plain[i]) <= pts(s));
+        let shown_last = (first..plain.len()).find(is_entry);
+        let found = index.sync_from(first as u32).map(|i| i as usize);
+        assert!(found.is_none_or(|i| i >= first && plain[i].sync), "sync from {first}");
+        assert_eq!(found.is_some(), shown_last.is_some(), "sync from {first}");
+        assert!(found.zip(shown_last).is_none_or(|(found, entry)| pts(&plain[found]) <= pts(&plain[entry])));
+    }
 }
 
 proptest! {

@@ -1,0 +1,223 @@
+//! Which sessions are guaranteed and which are best-effort: by the title's path, or by the client's wish (`?class=`) where it may have one.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use dataplane::gdsl::Class;
+
+use super::ValueError;
+
+const CLASSES: &str = "\"guaranteed\" and \"best-effort\"";
+
+/// The class of this name.
+pub(super) fn class(text: &str) -> Result<Class, ValueError> {
+    Class::from_name(text.trim()).ok_or_else(|| ValueError::Choice { text: text.to_owned(), choices: CLASSES })
+}
+
+/// Classes by path: `news/=guaranteed, trailers/=best-effort`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassPaths(Vec<(String, Class)>);
+
+impl ClassPaths {
+    /// The class of the longest prefix that the title's path begins with.
+    pub fn of(&self, path: &str) -> Option<Class> {
+        let matching = self.0.iter().filter(|(prefix, _)| path.starts_with(prefix.as_str()));
+        matching.max_by_key(|(prefix, _)| prefix.len()).map(|&(_, class)| class)
+    }
+}
+
+impl FromStr for ClassPaths {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let rule = |rule: &str| {
+            let (prefix, name) = rule.split_once('=').ok_or_else(|| ValueError::ClassRule(rule.to_owned()))?;
+            let prefix = prefix.trim().trim_start_matches('/');
+            if prefix.is_empty() {
+                return Err(ValueError::ClassRule(rule.to_owned()));
+            }
+            Ok((prefix.to_owned(), class(name)?))
+        };
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(rule).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for ClassPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (prefix, class)) in self.0.iter().enumerate() {
+            write!(f, "{}{prefix}={class}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn contains(self, client: IpAddr) -> bool {
+        let same = |own: u128, other: u128, width: u32| {
+            let shift = width - u32::from(self.bits).min(width);
+            own.checked_shr(shift).unwrap_or(0) == other.checked_shr(shift).unwrap_or(0)
+        };
+        match (self.address, client.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(u32::from(own).into(), u32::from(other).into(), 32),
+            (IpAddr::V6(own), IpAddr::V6(other)) => same(own.into(), other.into(), 128),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError::Network(text.to_owned());
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
+        if bits <= most { Ok(Self { address, bits }) } else { Err(wrong()) }
+    }
+}
+
+/// Which clients may choose the class by `?class=`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClassQuery {
+    /// None.
+    #[default]
+    Off,
+    /// All.
+    Any,
+    /// Those in these networks.
+    From(Vec<Network>),
+}
+
+impl ClassQuery {
+    /// True when the client at this address may.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        match self {
+            ClassQuery::Off => false,
+            ClassQuery::Any => true,
+            ClassQuery::From(networks) => networks.iter().any(|network| network.contains(client)),
+        }
+    }
+}
+
+impl FromStr for ClassQuery {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "off" => Ok(ClassQuery::Off),
+            "any" => Ok(ClassQuery::Any),
+            list => list.split(',').map(|network| network.trim().parse()).collect::<Result<_, _>>().map(ClassQuery::From),
+        }
+    }
+}
+
+impl fmt::Display for ClassQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClassQuery::Off => f.write_str("off"),
+            ClassQuery::Any => f.write_str("any"),
+            ClassQuery::From(networks) => {
+                for (i, Network { address, bits }) in networks.iter().enumerate() {
+                    write!(f, "{}{address}/{bits}", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a session is not made in the class that its URL asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClassRefused {
+    /// There is no such class.
+    #[error("there is no class {0:?}; there is {CLASSES}")]
+    Unknown(String),
+    /// This client may not choose.
+    #[error("this client may not choose the class (class-query)")]
+    NotAllowed,
+}
+
+/// All rules about classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassRules {
+    /// Class of titles that no rule names.
+    pub default: Class,
+    /// Classes by path.
+    pub paths: ClassPaths,
+    /// Who may choose.
+    pub query: ClassQuery,
+}
+
+impl ClassRules {
+    /// The class of a session of the title at `path` for `client`, whose URL has this query. Asking for what the rules give anyway is
+    /// always allowed.
+    ///
+    /// # Errors
+    /// [`ClassRefused`].
+    pub fn decide(&self, path: &str, query: Option<&str>, client: IpAddr) -> Result<Class, ClassRefused> {
+        let given = self.paths.of(path).unwrap_or(self.default);
+        let asked = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("class=")));
+        let Some(asked) = asked else { return Ok(given) };
+        let asked = Class::from_name(asked).ok_or_else(|| ClassRefused::Unknown(asked.to_owned()))?;
+        if asked == given || self.query.allows(client) { Ok(asked) } else { Err(ClassRefused::NotAllowed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_decides_and_wishes_need_permission() {
+        let rules = ClassRules {
+            default: Class::Guaranteed,
+            paths: "trailers/=best-effort, /trailers/new/ = guaranteed,ads=best-effort".parse().unwrap(),
+            query: "10.0.0.0/8, ::1".parse().unwrap(),
+        };
+        let (near, far): (IpAddr, IpAddr) = ("10.9.8.7".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let mapped: IpAddr = "::ffff:10.1.1.1".parse().unwrap();
+        for (path, query, client, decided) in [
+            ("film.mp4", None, far, Ok(Class::Guaranteed)),
+            ("trailers/a.mp4", None, far, Ok(Class::BestEffort)),
+            ("trailers/new/a.mp4", None, far, Ok(Class::Guaranteed)),
+            ("ads.mp4", None, far, Ok(Class::BestEffort)),
+            ("film.mp4", Some("class=best-effort"), far, Err(ClassRefused::NotAllowed)),
+            ("film.mp4", Some("t=1&class=guaranteed"), far, Ok(Class::Guaranteed)),
+            ("film.mp4", Some("class=best-effort&t=1"), near, Ok(Class::BestEffort)),
+            ("ads.mp4", Some("class=guaranteed"), mapped, Ok(Class::Guaranteed)),
+            ("film.mp4", Some("class=best-effort"), "::1".parse().unwrap(), Ok(Class::BestEffort)),
+            ("film.mp4", Some("class=gold"), near, Err(ClassRefused::Unknown("gold".into()))),
+            ("film.mp4", Some("klass=gold"), far, Ok(Class::Guaranteed)),
+        ] {
+            assert_eq!(rules.decide(path, query, client), decided, "{path} {query:?} {client}");
+        }
+        assert!(ClassQuery::Any.allows(far) && !ClassQuery::Off.allows(near));
+        assert!("0.0.0.0/0".parse::<ClassQuery>().unwrap().allows(far));
+    }
+
+    #[test]
+    fn wrong_rules_are_refused_and_right_ones_print_as_they_read() {
+        for wrong in ["x", "=guaranteed", "/=guaranteed", "x=gold"] {
+            assert!(wrong.parse::<ClassPaths>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "on", "::/129"] {
+            assert!(wrong.parse::<ClassQuery>().is_err(), "{wrong}");
+        }
+        for right in ["", "a/=guaranteed", "a/=guaranteed, b c=best-effort"] {
+            assert_eq!(right.parse::<ClassPaths>().unwrap().to_string(), right);
+        }
+        for right in ["off", "any", "10.0.0.0/8,::1/128"] {
+            assert_eq!(right.parse::<ClassQuery>().unwrap().to_string(), right);
+        }
+    }
+}
