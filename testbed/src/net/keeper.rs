@@ -1,8 +1,8 @@
 //! The keeper: the process that holds a topology while it is up. It runs the wires and answers on the control socket; without it the topology
 //! is dead, and `testbed net clean` removes what is left.
 //!
-//! A keeper that was started for a [`Net`](super::Net) ends, and removes the topology, when the process that started it does, however that
-//! happens: it sees its standard input close.
+//! A keeper ends, and removes the topology, when the process that started it does, however that happens: it sees its standard input close.
+//! For a [`Net`](super::Net) that stays so; `testbed net up` lets its keeper go with a last word.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -51,6 +51,9 @@ fn executable() -> io::Result<PathBuf> {
     })
 }
 
+/// What lets a keeper go.
+const STAY: &[u8] = b"stay\n";
+
 /// Starts the keeper of a topology whose namespaces exist; `tied` to the calling process or on its own.
 pub fn start(topology: &str, options: WireOptions, tied: bool) -> Result<Child, NetError> {
     let run = |source| NetError::Run { command: "testbed net keep".to_owned(), source };
@@ -62,11 +65,7 @@ pub fn start(topology: &str, options: WireOptions, tied: bool) -> Result<Child, 
     if let Some(cpu) = options.cpu {
         command.args(["--cpu", &cpu.to_string()]);
     }
-    if tied {
-        command.arg("--tied");
-    }
-    let stdin = if tied { Stdio::piped() } else { Stdio::null() };
-    command.stdin(stdin).stdout(Stdio::piped()).stderr(log_file).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log_file).current_dir("/");
     sys::run_apart(&mut command);
     let mut child = command.spawn().map_err(run)?;
     let (said, heard) = crossbeam_channel::bounded(1);
@@ -77,6 +76,9 @@ pub fn start(topology: &str, options: WireOptions, tied: bool) -> Result<Child, 
         });
     }
     if heard.recv_timeout(START) == Ok(true) {
+        if let Some(stdin) = child.stdin.as_mut().filter(|_| !tied) {
+            stdin.write_all(STAY).map_err(run)?;
+        }
         return Ok(child);
     }
     let _ = child.kill();
@@ -86,7 +88,7 @@ pub fn start(topology: &str, options: WireOptions, tied: bool) -> Result<Child, 
 }
 
 /// The keeper itself; returns only when it cannot go on.
-pub fn keep(topology: &str, options: WireOptions, tied: bool) -> Result<(), NetError> {
+pub fn keep(topology: &str, options: WireOptions) -> Result<(), NetError> {
     let file = |path: PathBuf| move |source| NetError::File { path, source };
     let text_path = folder(topology).join("topology.toml");
     let description = Topology::read(&text_path).map_err(NetError::Topology)?;
@@ -97,15 +99,16 @@ pub fn keep(topology: &str, options: WireOptions, tied: bool) -> Result<(), NetE
     // keeper has a session of its own. Kernels that do not have no such file.
     let _ = std::fs::write("/proc/self/autogroup", "-20");
     let wires = start_wires(topology, &description, options)?;
-    if tied {
-        let name = topology.to_owned();
-        std::thread::spawn(move || {
-            // Nothing is ever written to it.
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    let name = topology.to_owned();
+    std::thread::spawn(move || {
+        let mut word = Vec::new();
+        // An error is an end, too.
+        let _ = io::stdin().read_to_end(&mut word);
+        if word != STAY {
             let _ = super::remove::remove(&name);
             std::process::exit(0);
-        });
-    }
+        }
+    });
     let mut stdout = io::stdout();
     // Whoever wanted to know may have gone; then the standard input tells.
     let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());

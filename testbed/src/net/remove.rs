@@ -33,7 +33,11 @@ pub fn remove(topology: &str) -> Result<(), NetError> {
     let hosts = state::hosts(topology);
     end_processes(topology, &hosts);
     for host in &hosts {
-        ip(&["netns", "delete", &namespace_name(topology, host)])?;
+        let deleted = ip(&["netns", "delete", &namespace_name(topology, host)]);
+        // Another process may be removing the same, such as its keeper.
+        if namespace_path(topology, host).exists() {
+            deleted?;
+        }
     }
     let folder = state::folder(topology);
     match std::fs::remove_dir_all(&folder) {
