@@ -21,8 +21,8 @@ CLIP = media/sample.mp4
 BUILD_PACKAGES = gcc libc6-dev m4 clang libclang-dev llvm libelf-dev zlib1g-dev pkg-config
 # ffmpeg makes the sample clip and plays it.
 RUN_PACKAGES = $(BUILD_PACKAGES) ffmpeg
-# Also to read the status.
-DEMO_PACKAGES = $(RUN_PACKAGES) curl jq
+# Also to read the status, and to make networks.
+DEMO_PACKAGES = $(RUN_PACKAGES) curl jq iproute2 ethtool iputils-ping
 # Slow disks. The daemon is in qemu-system-common in Debian 12 and in qemu-utils later; where it is there already, nothing is needed for it.
 DISK_PACKAGES = e2fsprogs mount $(if $(shell command -v qemu-storage-daemon 2>/dev/null),,qemu-utils qemu-system-common)
 # libFuzzer is C++.
@@ -34,7 +34,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo test test-own-stack test-long lint bench meter figures fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo demo-kernel test test-own-stack test-long lint bench meter figures fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -113,8 +113,17 @@ run: setup-run build $(CLIP) ## build, make a sample clip, serve it and say how 
 	@echo 'Ctrl-C stops.'
 	@exec $(TACTUS) serve --media media --rtsp 0.0.0.0:$(RTSP_PORT) --http 127.0.0.1:$(HTTP_PORT)
 
+# Root: our own stack over AF_XDP between two network namespaces. Otherwise: kernel sockets on loopback.
+demo: setup-demo build $(CLIP) ## show it: our own stack over AF_XDP to a real player and 200 clients, with a report (root; else demo-kernel)
+	@if [ "$$(id -u)" = 0 ]; then \
+		$(CARGO) build --release -p testbed --bins && testbed/demo.sh $(TACTUS) target/release/testbed $(CLIP); \
+	else \
+		echo 'Without root there is no AF_XDP: showing kernel sockets on loopback.'; \
+		$(MAKE) --no-print-directory demo-kernel; \
+	fi
+
 # The ports are the system's choice, so that a demonstration disturbs nothing; the ready line tells them.
-demo: setup-demo build $(CLIP) ## serve on loopback to a real player for 10 s and report how punctual it was
+demo-kernel: setup-demo build $(CLIP) ## the same without root: kernel sockets on loopback, one player
 	@set -e; out=$$(mktemp -d); server=; player=; \
 	clean_up() { \
 		test -z "$$player" || kill $$player 2>/dev/null || true; \

@@ -108,10 +108,10 @@ mod tests {
         std::fs::write(folder.path().join("a/large"), vec![0; 100 << 10]).unwrap();
         assert_eq!(large_file(folder.path()), Some(folder.path().join("a/large")));
         assert_eq!(large_file(&folder.path().join("none")), None);
-        let write = Some(folder.path().join("kept.json"));
-        let args = ProbeDiskArgs { path: folder.path().to_owned(), seconds: 1, write: write.clone(), dry_run: false, json: false };
+        let kept = folder.path().join("kept.json");
+        let args = ProbeDiskArgs { path: folder.path().to_owned(), seconds: 1, write: Some(kept.clone()), dry_run: false, json: false };
         run(&args).unwrap();
-        let known = KnownDisks::read(&write.unwrap()).unwrap();
+        let known = KnownDisks::read(&kept).unwrap();
         assert_eq!((known.disks.len(), known.disks[0].profile.points.len()), (1, 15));
     }
 }
