@@ -4,7 +4,7 @@
 set -eu
 
 tactus=$1 testbed=$2 clip=$3
-seconds=5 clients=${DEMO_CLIENTS:-200}
+pictures=120 clients=${DEMO_CLIENTS:-200}
 server_ns=tactus-demo-s$$ client_ns=tactus-demo-c$$
 out=$(mktemp -d)
 server=
@@ -39,7 +39,8 @@ cp "$clip" "$out/media/sample.mp4"
 echo "Making titles for $clients clients"
 "$testbed" clip "$out/media/titles" --rate 1.4M --seconds 40 --count 8 >/dev/null
 
-in_server "$tactus" serve --media "$out/media" --net af_xdp:veth0 --ip 10.201.0.1/24 --rtsp 10.201.0.1:8554 --http 10.201.0.1:8080 \
+# Not through a function: its process id must be that of the server itself.
+ip netns exec "$server_ns" "$tactus" serve --media "$out/media" --net af_xdp:veth0 --ip 10.201.0.1/24 --rtsp 10.201.0.1:8554 --http 10.201.0.1:8080 \
 	--memory 512MiB --index-cache off >"$out/server" 2>"$out/log" &
 server=$!
 tries=0
@@ -53,12 +54,13 @@ sed -n 's/.*\(own stack on [^,;]*\(, [a-z-]* mode\)\?\).*/The server runs on its
 in_client ping -c 3 -i 0.2 -q 10.201.0.1 | tail -1
 
 # Decoded pictures, as the file has them and as they arrive.
-pictures() { ffmpeg -nostdin -v error "$@" -t $seconds -map 0:v -f framemd5 - | sed -n 's/^0,.*, *//p'; }
-pictures -i "$clip" >"$out/file.md5"
+sums() { sed -n 's/^0,.*, *//p' "$1"; }
+ffmpeg -nostdin -v error -i "$clip" -frames:v $pictures -map 0:v -f framemd5 - >"$out/raw"
+sums "$out/raw" >"$out/file.md5"
 for transport in udp tcp; do
-	in_client ffmpeg -nostdin -v error -rtsp_transport $transport -i rtsp://10.201.0.1:8554/sample.mp4 -t $seconds -map 0:v -f framemd5 - \
+	in_client ffmpeg -nostdin -v error -rtsp_transport $transport -i rtsp://10.201.0.1:8554/sample.mp4 -frames:v $pictures -map 0:v -f framemd5 - \
 		>"$out/raw" 2>"$out/player" || { echo "The player failed over $transport:"; cat "$out/player"; exit 1; }
-	sed -n 's/^0,.*, *//p' "$out/raw" >"$out/$transport.md5"
+	sums "$out/raw" >"$out/$transport.md5"
 	if cmp -s "$out/file.md5" "$out/$transport.md5"; then
 		echo "ffmpeg over $transport: $(wc -l <"$out/$transport.md5") pictures, bit by bit those of the file"
 	else
@@ -73,7 +75,7 @@ status >"$out/before.json"
 ticks=$(cpu)
 echo "Loading it with $clients clients for 10 s"
 in_client "$testbed" load --url 'rtsp://10.201.0.1:8554/titles/clip-000{n}.mp4' --titles 8 --clients "$clients" --ramp 200/s --duration 10 \
-	--video-only --quiet --require 'loss=0' || { echo 'Packets were lost, or the load failed.'; cat "$out/log" | tail -5; exit 1; }
+	--video-only --quiet --require 'loss=0' || { echo 'Packets were lost, or the load failed.'; tail -n 5 "$out/log"; exit 1; }
 ticks=$(($(cpu) - ticks))
 status >"$out/after.json"
 echo 'Delivery report:'
@@ -84,5 +86,5 @@ jq -r --slurpfile before "$out/before.json" --argjson ticks $ticks --argjson hz 
 	($core.own_stack | "  \(.tx_frames) frames sent past the kernel; of those that came, XDP gave \(.steered_to_us) to us and left \(.left_to_kernel) to the kernel",
 	"  \(.tcp_established) TCP connections, \(.tcp_retransmits) segments sent again; \(.malformed) malformed, \(.bad_checksums) with a wrong checksum")' "$out/after.json"
 kill $server
-wait $server && server= || { echo 'The server did not stop cleanly:'; cat "$out/log"; exit 1; }
+wait $server && server= || { echo 'The server did not stop cleanly:'; tail -n 5 "$out/log"; exit 1; }
 echo 'Stopped cleanly.'
