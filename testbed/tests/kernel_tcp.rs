@@ -19,7 +19,7 @@ use dataplane::ports::af_xdp::{self, AfXdpPort};
 use stack::host::Host as _;
 use stack::host_port::{StackConfig, StackHost};
 use stack::iface::IfaceConfig;
-use stack::tcp::{ConnId, ListenerId, TcpConfig};
+use stack::tcp::{Algorithm, ConnId, ListenerId, TcpConfig};
 use testbed::net::{Net, Topology, is_root};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,8 +139,8 @@ struct Server {
 }
 
 impl Server {
-    fn new(port: AfXdpPort, len: usize) -> Self {
-        let tcp = TcpConfig { connections_max: 64, pool_bytes: 16 << 20, ..TcpConfig::default() };
+    fn new(port: AfXdpPort, congestion: Algorithm, len: usize) -> Self {
+        let tcp = TcpConfig { connections_max: 64, pool_bytes: 16 << 20, congestion, ..TcpConfig::default() };
         let addresses = vec![format!("{OURS}/24").parse().unwrap()];
         let iface = IfaceConfig { addresses, detect_duplicates: false, ..IfaceConfig::default() };
         let mut host = StackHost::new(StackConfig { iface, tcp, ..StackConfig::default() }, port, None, 1, 0);
@@ -207,13 +207,14 @@ impl Server {
     }
 }
 
-/// Has the kernels use CUBIC, as ours does: another algorithm takes losses otherwise. Answers what they use, which is Reno where there is no
-/// CUBIC.
-fn like_ours(net: &Net) -> &'static str {
-    let set = |host, algorithm| net.in_namespace(host, || std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", algorithm)).unwrap();
-    let algorithm = if set("server", "cubic").is_ok() { "cubic" } else { "reno" };
-    ["server", "client"].map(|host| set(host, algorithm).unwrap());
-    algorithm
+/// Has the kernels use what ours does, since another algorithm takes losses otherwise: CUBIC, or Reno where the kernel has no CUBIC.
+fn like_ours(net: &Net) -> (&'static str, Algorithm) {
+    let set = |host, name| net.in_namespace(host, || std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name)).unwrap();
+    let (name, algorithm) = if set("server", "cubic").is_ok() { ("cubic", Algorithm::Cubic) } else { ("reno", Algorithm::NewReno) };
+    for host in ["server", "client"] {
+        set(host, name).unwrap();
+    }
+    (name, algorithm)
 }
 
 /// Transfers in both directions over a wire, ours and the kernel's by turns.
@@ -234,8 +235,8 @@ fn compare(name: &str, wire: &str, rate_mbps: f64, len: usize, rounds: usize) {
     let net = Topology::parse(&text, Path::new(&format!("{name}.toml"))).unwrap().up().unwrap();
     let options = af_xdp::Options { addresses: vec![OURS.into()], ..af_xdp::Options::new("eth0") };
     let mut opened = net.in_namespace("server", || af_xdp::open(&options)).unwrap().unwrap();
-    let mut server = Server::new(opened.ports.remove(0), len);
-    let algorithm = like_ours(&net);
+    let (algorithm, congestion) = like_ours(&net);
+    let mut server = Server::new(opened.ports.remove(0), congestion, len);
     let mbps = |took: Duration| len as f64 * 8.0 / took.as_secs_f64() / 1e6;
     for way in Way::BOTH {
         let (mut ours, mut kernels) = (Duration::ZERO, Duration::ZERO);
@@ -246,8 +247,7 @@ fn compare(name: &str, wire: &str, rate_mbps: f64, len: usize, rounds: usize) {
         let (ours, kernels) = (mbps(ours / rounds as u32), mbps(kernels / rounds as u32));
         let pair = if way == Way::Down { "ours to kernel" } else { "kernel to ours" };
         println!(
-            "{name}, {wire}: {pair} {ours:.1} Mbps, kernel ({}) to kernel {kernels:.1} Mbps, ratio {:.2}; the wire carries {:.0} Mbps",
-            algorithm,
+            "{name}, {wire}: {pair} {ours:.1} Mbps, kernel to kernel {kernels:.1} Mbps ({algorithm}), ratio {:.2}; the wire carries {:.0} Mbps",
             ours / kernels,
             rate_mbps * PAYLOAD_SHARE
         );
