@@ -242,8 +242,8 @@ fn told(data: &Data, what: &str, value: &str, unit: &str) -> String {
 fn rtt_caption(data: &Data) -> String {
     told(
         data,
-        "As TCP at the sender measures it. With 1,000 connections some have an odd number of segments under way, and wait for an acknowledgment \
-         that the receiver holds back for 40 ms: that is no queue.",
+        "As TCP at the sender measures it. With 1,000 connections it contains what receivers hold acknowledgments back, up to 40 ms: that is no \
+         queue.",
         "srtt_median_ms",
         "ms",
     )
