@@ -60,7 +60,9 @@ fn check_page(folder: &Path) {
     assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("NaN"));
     let machine = testbed::machine::Machine::read();
     assert!(page.contains(&machine.kernel) && page.contains(&machine.commit) && page.contains("a spinning thread"));
-    for id in ["streams-rate", "streams-cpu", "streams-late", "cpu-load-late"] {
+    for id in
+        ["streams-rate", "streams-cpu", "streams-late", "cpu-load-late", "ifq-rtt", "ifq-queue", "ifq-short", "ifq-fairness", "ifq-busy"]
+    {
         let figure = document.descendants().find(|n| n.attribute("id") == Some(id)).unwrap_or_else(|| panic!("no figure {id}"));
         let count = |name: &str| figure.descendants().filter(|n| n.has_tag_name(name)).count();
         assert_eq!((count("svg"), count("figcaption")), (1, 1), "{id}");
@@ -80,6 +82,7 @@ fn a_small_run_leaves_a_whole_report_and_is_resumed() {
     };
     assert_eq!(rows(&out.join("streams.csv")), expected(&["1", "4"]));
     assert_eq!(rows(&out.join("cpu-load.csv")), expected(&["0", "30"]));
+    assert!(std::fs::read_to_string(out.join("ifq.csv")).unwrap().lines().count() > 100, "a line for each tenth of a second");
     let data: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(out.join("streams.json")).unwrap()).unwrap();
     assert_eq!(data["failure"], serde_json::Value::Null);
     let row =

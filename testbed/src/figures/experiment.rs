@@ -114,7 +114,7 @@ pub trait Experiment {
 
 /// All experiments, in the order of the report.
 pub fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(super::streams::Streams), Box::new(super::cpu_load::CpuLoad)]
+    vec![Box::new(super::streams::Streams), Box::new(super::cpu_load::CpuLoad), Box::new(super::ifq::Ifq)]
 }
 
 /// What an experiment works with.
@@ -189,6 +189,15 @@ impl Context<'_> {
         self.data.rows.push(row.clone());
         store::save(&self.args.out, &self.data)?;
         Ok(row)
+    }
+
+    /// Keeps rows that the machine's other work cannot have touched: those of simulated time.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn keep(&mut self, rows: Vec<Row>) -> Result<(), FiguresError> {
+        self.data.rows.extend(rows);
+        store::save(&self.args.out, &self.data)
     }
 
     /// Waits, for as long as was asked at most, until other programs leave the machine alone.

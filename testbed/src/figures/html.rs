@@ -103,7 +103,7 @@ fn section(experiment: &dyn Experiment, data: &Data, page: &mut String) {
 fn table(experiment: &dyn Experiment, data: &Data, page: &mut String) {
     let columns = experiment.columns();
     page.push_str(
-        "<details>\n<summary>The figures in a table</summary>\n<div class=\"wide\"><table>\n<thead><tr><th>server</th><th>at</th>",
+        "<details>\n<summary>The figures in a table</summary>\n<div class=\"wide\"><table>\n<thead><tr><th>series</th><th>at</th>",
     );
     for (heading, ..) in columns {
         let _ = write!(page, "<th>{}</th>", escape(heading));

@@ -1,7 +1,7 @@
 //! `testbed figures`: runs experiments and writes one self-contained page with plots, and the raw data beside it.
 //!
 //! ```text
-//! experiment (streams, cpu_load, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page)
+//! experiment (streams, cpu_load, ifq, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page)
 //!       └─ servers: one measurement by `bench`, lines for all                            └─ scale
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod cpu_load;
 pub mod experiment;
 pub mod html;
+pub mod ifq;
 pub mod plot;
 pub mod scale;
 pub mod servers;
