@@ -3,5 +3,6 @@
 mod allocation;
 mod clients;
 mod faults;
+mod flood;
 mod life;
 mod stage;

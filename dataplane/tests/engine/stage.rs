@@ -288,6 +288,11 @@ impl Film {
     }
 
     pub fn setup_with(&self, track: usize, transport: Transport, ssrc: u32) -> Box<TrackSetup<SimFile>> {
+        self.setup_from(track, transport, (ssrc, rand::random(), rand::random(), rand::random()))
+    }
+
+    /// With these as the random numbers of its RTP.
+    pub fn setup_from(&self, track: usize, transport: Transport, random: (u32, u16, u32, u64)) -> Box<TrackSetup<SimFile>> {
         let spec = TrackSpec {
             title: Arc::clone(&self.title),
             track,
@@ -297,7 +302,7 @@ impl Film {
             link_blocks: self.link_blocks,
             stall_ns: self.stall_ns,
             cname: "stage".into(),
-            random: (ssrc, rand::random(), rand::random(), rand::random()),
+            random,
         };
         let pair = spec.build().expect("the track exists");
         Box::new(TrackSetup { track_id: self.title.tracks[track].id, transport, pair })
