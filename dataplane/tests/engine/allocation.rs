@@ -33,6 +33,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Calls of this thread that allocated or freed memory.
+pub fn calls() -> usize {
+    CALLS.with(Cell::get)
+}
+
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
@@ -52,9 +57,9 @@ fn turns_allocate_and_free_nothing() {
     let (mut turns, mut packets) = (0u32, 0);
     let end_ns = stage.now() + 5 * SECOND;
     while stage.now() < end_ns {
-        let before = CALLS.with(Cell::get);
+        let before = calls();
         let turn = stage.core.turn();
-        let calls = CALLS.with(Cell::get) - before;
+        let calls = calls() - before;
         // The simulated host's own log grew to its size while it was warming up.
         stage.core.host_mut().take_sent(|_| packets += 1);
         assert!(calls == 0, "turn {turns} allocated or freed {calls} times");

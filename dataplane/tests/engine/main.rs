@@ -4,6 +4,7 @@ mod allocation;
 mod cache;
 mod clients;
 mod faults;
+mod flood;
 mod guarantee;
 mod lag;
 mod life;

@@ -306,6 +306,7 @@ impl Film {
         self.setup_from(track, transport, (ssrc, rand::random(), rand::random(), rand::random()))
     }
 
+    /// With these as the random numbers of its RTP.
     pub fn setup_from(&self, track: usize, transport: Transport, random: (u32, u16, u32, u64)) -> Box<TrackSetup<SimFile>> {
         let spec = TrackSpec {
             title: Arc::clone(&self.title),

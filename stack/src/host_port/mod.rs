@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
 use self::parking::{Ends, Offered, Parking};
-use self::share::{Segments, Share};
+use self::share::{ANSWER_FRAMES, Segments, Share};
 use crate::address;
 use crate::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Layers, Received, StreamError, StreamId};
 use crate::iface::{
@@ -283,10 +283,12 @@ impl<P: Port> StackHost<P> {
         if let Some(sockets) = sockets {
             sockets.poll(*now_ns, tcp, &|to| iface.source(*now_ns, to));
         }
-        let mut segments = Segments { share: Share { port, reserve: *reserved_frames }, iface, now_ns: *now_ns };
-        // Before TCP, so that it cannot crowd out what others wait for, and after it, for neighbours that it wants.
+        let mut segments = Segments { share: Share { port, reserve: *reserved_frames, answers_below: 0 }, iface, now_ns: *now_ns };
+        // Before TCP what must not be crowded out by it; after it what it has left room for, and neighbours that it wants. Answers keep to
+        // TCP's limit too: whoever asks for many would otherwise keep the queue longer than that, and TCP waiting.
         segments.iface.egress(*now_ns, &mut segments.share);
         tcp.egress(*now_ns, &mut segments);
+        segments.share.answers_below = tcp.ifq_limit().min(ANSWER_FRAMES);
         segments.iface.egress(*now_ns, &mut segments.share);
     }
 }

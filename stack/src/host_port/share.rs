@@ -8,12 +8,17 @@ use crate::tcp::{SegmentOut, SendOutcome};
 
 /// Protocol number of TCP.
 const TCP: u8 = 6;
+/// Frames that may be queued when something is added that others made us say. Few, for RTP stands behind them: at 1 Gbps 32 of the shortest
+/// take 22 us.
+pub(super) const ANSWER_FRAMES: usize = 32;
 
 /// What is not RTP may use of a port.
 pub(super) struct Share<'a, P> {
     pub(super) port: &'a mut P,
     /// Frames that are left alone.
     pub(super) reserve: usize,
+    /// Frames that may be queued when an answer is added that can wait.
+    pub(super) answers_below: usize,
 }
 
 impl<P: Port> FrameOut for Share<'_, P> {
@@ -23,6 +28,10 @@ impl<P: Port> FrameOut for Share<'_, P> {
 
     fn commit(&mut self, len: usize) {
         self.port.commit(len);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.port.queued() >= self.answers_below
     }
 }
 

@@ -51,6 +51,9 @@ use self::neighbour::{Lookup, Neighbours};
 use self::routes::Routes;
 use self::speech::Speech;
 
+/// ARP and NDP answers that are said although the port's queue is long ([`FrameOut::is_crowded`]).
+const ANSWERS_IN_A_CROWD_PER_SECOND: u32 = 1000;
+
 /// Why a packet cannot be addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathFailure {
@@ -71,6 +74,7 @@ pub struct Interface {
     speech: Speech,
     errors: Bucket,
     echoes: Bucket,
+    answers_in_a_crowd: Bucket,
     mtu_bytes: usize,
     rx_checksums_done: bool,
     accept_routers: bool,
@@ -89,6 +93,7 @@ impl Interface {
             speech: Speech { link: Link { mac, vlan: config.vlan }, tx_frames: 0 },
             errors: Bucket::new(config.errors_per_second, (config.errors_per_second / 10).max(1)),
             echoes: Bucket::new(config.echoes_per_second, (config.echoes_per_second / 10).max(1)),
+            answers_in_a_crowd: Bucket::new(ANSWERS_IN_A_CROWD_PER_SECOND, ANSWERS_IN_A_CROWD_PER_SECOND / 100),
             mtu_bytes,
             rx_checksums_done: config.rx_checksums_done,
             accept_routers: config.accept_routers,
@@ -176,7 +181,7 @@ impl Interface {
         if !self.answers.is_waiting() && self.next_ns().is_none_or(|at_ns| at_ns > now_ns) {
             return;
         }
-        let Self { addresses, routes, neighbours, answers, speech, .. } = self;
+        let Self { addresses, routes, neighbours, answers, speech, answers_in_a_crowd, .. } = self;
         let link_local = addresses.iter().find_map(|(cidr, state)| match cidr.addr() {
             IpAddr::V6(addr) if addr.is_unicast_link_local() && state == AddressState::Preferred => Some(addr),
             _ => None,
@@ -187,6 +192,10 @@ impl Interface {
             routes::source(addresses, solicit.target, solicit.target).is_none_or(|own| speech.solicit(out, solicit, own))
         });
         while let Some(answer) = answers.next() {
+            // Some are answered whatever waits for the line.
+            if out.is_crowded() && !answers_in_a_crowd.take(now_ns) {
+                break;
+            }
             if !speech.answer(out, answer) {
                 return;
             }

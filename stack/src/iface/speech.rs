@@ -23,6 +23,10 @@ pub trait FrameOut {
     fn frame(&mut self) -> Option<&mut [u8]>;
     /// Queues it with `len` bytes.
     fn commit(&mut self, len: usize);
+    /// So much is queued that what others ask for had better wait.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// Writes and counts frames.

@@ -1,4 +1,4 @@
-//! One turn of sending: timers, replies, the ring of connections that wait for the interface queue, then everybody else.
+//! One turn of sending: timers, the ring of connections that wait for the interface queue (and replies to strangers), then everybody else.
 
 use super::Tcp;
 use super::api::{Events, SegmentOut, SendOutcome};
@@ -17,10 +17,11 @@ impl Tcp {
             self.drive(index, |conn, shared| conn.on_time(shared, now_ns));
         }
         self.shared.ifq.begin(now_ns, out.queued());
-        if self.send_replies(out) && self.serve_waiting(out) {
-            self.serve_ready(out);
+        if self.serve_waiting(out) && self.serve_ready(out) {
+            self.send_replies(out, usize::MAX);
         }
-        self.shared.ifq.end(out.queued(), !self.shared.waiting.is_empty());
+        let somebody_waits = !self.shared.waiting.is_empty() || self.shared.replies.first().is_some();
+        self.shared.ifq.end(out.queued(), somebody_waits);
         self.wake_writers();
         (self.shared.counters.tx_segments - sent_before) as usize
     }
@@ -32,9 +33,14 @@ impl Tcp {
         }
     }
 
+    /// Up to `max` replies, while the interface queue is below its limit: who sends them is not known, and what they come to is up to others.
     /// False when the port is full.
-    fn send_replies(&mut self, out: &mut dyn SegmentOut) -> bool {
-        while let Some((tuple, header)) = self.shared.replies.first() {
+    fn send_replies(&mut self, out: &mut dyn SegmentOut, max: usize) -> bool {
+        for _ in 0..max {
+            if !self.shared.ifq.allows(out.queued()) {
+                return true;
+            }
+            let Some((tuple, header)) = self.shared.replies.first() else { return true };
             let outcome = out.segment(tuple.local, tuple.remote, header.len(), &mut |buf| wire::emit(tuple, header, buf, &|_| {}));
             let reset = header.has(flag::RST);
             match outcome {
@@ -53,10 +59,17 @@ impl Tcp {
         true
     }
 
-    /// Round-robin, a quantum each, while the interface queue is below its limit. False when the port is full.
+    /// Round-robin, a quantum each, while the interface queue is below its limit; replies have every other turn. False when the port is
+    /// full.
     fn serve_waiting(&mut self, out: &mut dyn SegmentOut) -> bool {
         let now_ns = self.now_ns;
         while self.shared.ifq.allows(out.queued()) {
+            if self.shared.replies.take_turn() {
+                if !self.send_replies(out, self.shared.config.quantum.max(1) as usize) {
+                    return false;
+                }
+                continue;
+            }
             let Some(index) = self.shared.waiting.pop() else { return true };
             self.prefetch(self.shared.waiting.first());
             let turn = self.drive(index, |conn, shared| {
@@ -78,7 +91,8 @@ impl Tcp {
         true
     }
 
-    fn serve_ready(&mut self, out: &mut dyn SegmentOut) {
+    /// False when the port is full.
+    fn serve_ready(&mut self, out: &mut dyn SegmentOut) -> bool {
         let now_ns = self.now_ns;
         while let Some(index) = self.shared.ready.pop() {
             self.prefetch(self.shared.ready.first());
@@ -105,9 +119,10 @@ impl Tcp {
                 turn
             });
             if turn == Some(Turn::Full) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Tells writers for which the pool had no block that it has some again.

@@ -99,6 +99,8 @@ impl Tcp {
         entry.half_open += 1;
         if cookie.is_some() {
             conn.snd.nxt = iss + 1;
+            // The cookie came with a window, and the segment that brings it back may have payload.
+            conn.offer_window(&self.shared);
         }
         Some(index)
     }

@@ -10,11 +10,12 @@ const REPLIES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Replies {
     ring: VecDeque<(Tuple, Header)>,
+    had_turn: bool,
 }
 
 impl Replies {
     pub fn new() -> Self {
-        Self { ring: VecDeque::with_capacity(REPLIES_MAX) }
+        Self { ring: VecDeque::with_capacity(REPLIES_MAX), had_turn: false }
     }
 
     /// False when the ring is full.
@@ -24,6 +25,12 @@ impl Replies {
             self.ring.push_back((tuple, header));
         }
         room
+    }
+
+    /// Whether it is their turn, which is every other one: then connections get on under a flood, and replies beside busy connections.
+    pub fn take_turn(&mut self) -> bool {
+        self.had_turn = !self.had_turn;
+        self.had_turn
     }
 
     pub fn first(&self) -> Option<&(Tuple, Header)> {
