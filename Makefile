@@ -34,7 +34,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo demo-kernel test test-own-stack test-long lint bench meter figures fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo demo-kernel test test-own-stack test-long lint bench bench-own-stack meter figures fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -185,6 +185,18 @@ lint: setup-build ## formatting and clippy, warnings denied
 bench: setup-test build ## measure punctuality and cost on loopback, beside GStreamer's server
 	$(CARGO) build --release -p testbed
 	target/release/testbed bench
+	@$(MAKE) --no-print-directory bench-own-stack
+
+# Our own work per packet over a port that sends nowhere, then a real port beside sendmmsg. Each example prints its table.
+bench-own-stack: setup-build
+	@echo 'Own stack: RTP over a port that sends nowhere'
+	@$(CARGO) run -q --release -p stack --example udp_bench
+	@echo 'Own stack: TCP, two of them joined by memory'
+	@$(CARGO) run -q --release -p stack --example tcp_bench
+	@if [ "$$(id -u)" != 0 ]; then echo 'SKIPPED (needs root): our stack over AF_XDP beside sendmmsg'; test -z "$$CI"; else \
+		echo 'Own stack: one core over a pair of virtual interfaces'; \
+		$(CARGO) run -q --release -p dataplane --example port_bench; \
+	fi
 
 # A thousand streams of 1.4 Mbps from a sender that keeps its beat and loses what it is told to: what of this does the load generator add?
 meter: ## show what the load generator itself adds: 1,000 streams of known pacing

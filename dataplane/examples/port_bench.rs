@@ -4,24 +4,28 @@
 //! cargo run --release -p dataplane --example port_bench -- [ROUNDS [PAYLOAD_BYTES]]      (root; makes two namespaces and removes them)
 //! ```
 //!
-//! Three loops take turns. `sendmmsg` sends batches from one connected UDP socket. `AF_XDP` commits frames whose content stays as it is,
-//! so it shows the port alone; `AF_XDP, payload copied` writes headers and payload into each frame, which is what a server does. All frames have the same bytes and go to a hardware address that nobody has, so
-//! the far end drops all of them at the same place. What is counted is what the kernel has taken (`sendmmsg`) or completed (AF_XDP).
+//! Four loops take turns. `sendmmsg` sends batches from one connected UDP socket. `AF_XDP` commits frames whose content stays as it is,
+//! so it shows the port alone; `AF_XDP, payload copied` writes headers and payload into each frame, which is what a server does; `our stack
+//! over AF_XDP` is the whole host of an engine core, one flow, as fast as it can. All datagrams have the same length and go to an address
+//! behind the far end, which forwards nothing and drops all of them at the same place. What is counted is what the kernel has taken (`sendmmsg`) or completed (AF_XDP).
 //! Read the ratios: on a shared machine the absolute figures are those of the moment, and the medians are printed with their spread.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use dataplane::ports::af_xdp::{Options, open};
+use stack::host::{FlowSpec, Host};
+use stack::host_port::{StackConfig, StackHost};
+use stack::iface::{IfaceConfig, NeighbourState, Route};
 use stack::port::Port;
 
 const INSIDE: &str = "TACTUS_PORT_BENCH_INSIDE";
 const ROUND: Duration = Duration::from_millis(500);
 const BATCH: usize = 32;
-/// A locally administered address that no interface has.
-const NOBODY: [u8; 6] = [2, 0, 0, 0, 0xff, 0xfe];
+/// Hardware address of the far end.
+const FAR: [u8; 6] = [2, 0, 0, 0, 0xff, 0xfe];
 const HEADERS_BYTES: usize = 14 + 20 + 8;
 
 fn ip(arguments: &str) {
@@ -41,9 +45,11 @@ impl Stage {
         ip(&format!("-n {near} link add near type veth peer name far netns {near}f"));
         ip(&format!("-n {near} addr add 10.77.0.1/24 dev near"));
         ip(&format!("-n {near} link set near up"));
-        ip(&format!("-n {near}f link set far up"));
-        let nobody = NOBODY.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&format!("-n {near} neigh replace 10.77.0.3 lladdr {nobody} dev near nud permanent"));
+        let far = FAR.map(|byte| format!("{byte:02x}")).join(":");
+        ip(&format!("-n {near}f link set far address {far} up"));
+        ip(&format!("-n {near}f addr add 10.77.0.2/24 dev far"));
+        ip(&format!("-n {near} neigh replace 10.77.0.2 lladdr {far} dev near nud permanent"));
+        ip(&format!("-n {near} route add default via 10.77.0.2"));
         stage
     }
 }
@@ -75,10 +81,11 @@ fn measure() {
         core_affinity::set_for_current(cpu);
     }
     let payload = vec![0x5a; payload_bytes];
-    let loops: [(&str, Loop); 3] = [
+    let loops: [(&str, Loop); 4] = [
         ("sendmmsg", with_sendmmsg),
         ("AF_XDP", |payload| with_af_xdp(payload, false)),
         ("AF_XDP, payload copied", |payload| with_af_xdp(payload, true)),
+        ("our stack over AF_XDP", with_our_stack),
     ];
     let mut rates = loops.map(|_| Vec::new());
     for _ in 0..rounds {
@@ -127,14 +134,46 @@ fn with_af_xdp(payload: &[u8], copied: bool) -> f64 {
     completed as f64 / start.elapsed().as_secs_f64()
 }
 
-/// A UDP datagram without a checksum (RFC 768 allows it), from 10.77.0.1 to 10.77.0.3.
+fn with_our_stack(payload: &[u8]) -> f64 {
+    let mut options = Options::new("near");
+    options.addresses = vec![[10, 77, 0, 1].into()];
+    let mut opened = open(&options).expect("AF_XDP on a veth");
+    let port = opened.ports.pop().expect("a queue");
+    let route = Route { to: "0.0.0.0/0".parse().expect("a prefix"), via: Some([10, 77, 0, 2].into()) };
+    let iface = IfaceConfig { addresses: vec!["10.77.0.1/24".parse().expect("an address")], routes: vec![route], ..IfaceConfig::default() };
+    let mut host = StackHost::new(StackConfig { iface, ..StackConfig::default() }, port, None, 1, 0);
+    let remote = SocketAddr::from(([198, 51, 100, 3], 4001));
+    let flow = host.open_flow(FlowSpec { local_port: 0, local_addr: None, remote }).expect("a flow");
+    let start = Instant::now();
+    let now_ns = || start.elapsed().as_nanos() as u64;
+    while !matches!(host.iface().neighbour(now_ns(), [10, 77, 0, 2].into()), Some(NeighbourState::Reachable)) {
+        assert!(start.elapsed() < Duration::from_secs(5), "the far end does not answer");
+        host.receive(now_ns(), BATCH, &mut |_, _| {});
+        host.flush_streams(now_ns());
+    }
+    let (begin, before) = (Instant::now(), host.port().counters().tx_completed);
+    while begin.elapsed() < ROUND {
+        for _ in 0..BATCH {
+            let Some(space) = host.datagram(flow) else { break };
+            space[..payload.len()].copy_from_slice(payload);
+            host.commit(payload.len());
+        }
+        let now_ns = now_ns();
+        host.flush(now_ns);
+        host.receive(now_ns, BATCH, &mut |_, _| {});
+        host.flush_streams(now_ns);
+    }
+    (host.port().counters().tx_completed - before) as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// A UDP datagram without a checksum (RFC 768 allows it), from 10.77.0.1 to 198.51.100.3.
 fn frame(source: [u8; 6], payload: &[u8]) -> Vec<u8> {
     let udp_bytes = (8 + payload.len()) as u16;
-    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 77, 0, 1, 10, 77, 0, 3];
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 77, 0, 1, 198, 51, 100, 3];
     ip[2..4].copy_from_slice(&(20 + udp_bytes).to_be_bytes());
     let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     ip[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
-    let mut frame = [&NOBODY[..], &source, &[8, 0], &ip, &[0x0f, 0xa0, 0x0f, 0xa1]].concat();
+    let mut frame = [&FAR[..], &source, &[8, 0], &ip, &[0x0f, 0xa0, 0x0f, 0xa1]].concat();
     frame.extend(udp_bytes.to_be_bytes());
     frame.extend([0, 0]);
     frame.extend(payload);
@@ -143,7 +182,7 @@ fn frame(source: [u8; 6], payload: &[u8]) -> Vec<u8> {
 
 fn with_sendmmsg(payload: &[u8]) -> f64 {
     let socket = UdpSocket::bind("10.77.0.1:4000").expect("an address of the namespace");
-    socket.connect("10.77.0.3:4001").expect("a route");
+    socket.connect("198.51.100.3:4001").expect("a route");
     let mut part = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
     // SAFETY: an mmsghdr is integers and pointers; all zero (null pointers, zero lengths) is a valid value.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
