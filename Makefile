@@ -38,7 +38,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
 
 # $(1): packages, $(2): what for. Asks dpkg first, so that a second run costs nothing.
 define install
