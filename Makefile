@@ -169,11 +169,19 @@ test-own-stack: setup-test ## the end-to-end tests over AF_XDP and TAP (needs ro
 		test -z "$$CI" || { echo 'A skip in CI is a failure.'; exit 1; }; \
 		exit 0; \
 	fi; \
+	logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; trap 'kill 0' INT TERM; \
+	echo 'End-to-end tests, every server on its own stack: over AF_XDP and, beside it, over TAP'; \
 	for net in af_xdp tap; do \
-		echo "End-to-end tests, every server on its own stack over $$net:"; \
-		TACTUS_E2E_NET=$$net unshare -n sh -c 'ip link set lo up && exec "$$@"' sh \
-			$(CARGO) test -q -p testbed --test e2e_players --test e2e_sessions --test e2e_clips --test e2e_hostile -- --test-threads=1 || exit 1; \
-	done
+		{ TACTUS_E2E_NET=$$net unshare -n sh -c 'ip link set lo up && exec "$$@"' sh \
+			$(CARGO) test -q -p testbed --test e2e_players --test e2e_sessions --test e2e_clips --test e2e_hostile -- --test-threads=1 \
+			>"$$logs/$$net" 2>&1; echo $$? >"$$logs/$$net.code"; } & \
+	done; \
+	wait; failed=0; \
+	for net in af_xdp tap; do \
+		echo "Over $$net:"; cat "$$logs/$$net"; \
+		[ "$$(cat "$$logs/$$net.code")" = 0 ] || failed=1; \
+	done; \
+	exit $$failed
 
 test-long: setup-test ## the tests that take long: simulated hours, full sweeps
 	$(CARGO) test --workspace --release -- --include-ignored

@@ -55,7 +55,7 @@ Examples:
 Exit codes: 0 everything is tuned, 1 something is not, 2 the command line is wrong.";
 
 const PROBE_DISK_HELP: &str = "\
-Run it while nothing else reads the disk. Without it, tactus serve measures briefly at start and believes two thirds of that.
+Run it while nothing else reads the disk. Before it has run, tactus serve refuses nobody for the disk's sake.
 
 Exit codes: 0 measured, 1 it failed, 2 the command line is wrong.";
 

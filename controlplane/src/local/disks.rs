@@ -87,6 +87,8 @@ pub struct DiskRules {
 struct Ledger {
     budget: DiskBudget,
     source: &'static str,
+    /// Whoever does not fit is refused: only by figures that were measured in earnest. A guess would turn viewers away for nothing.
+    refuses: bool,
 }
 
 /// The promises of all disks.
@@ -140,6 +142,9 @@ impl Disks {
         let reads = Reads::of(blocks, window_ns, self.rules.cycle_ns);
         let mut ledgers = self.ledgers();
         let ledger = ledgers.entry(device).or_insert_with(|| self.open(device, path));
+        if !ledger.refuses {
+            return Ok(None);
+        }
         ledger.budget.reserve(reads).map_err(|refused| EngineError::Capacity(format!("{refused} (--disk-share)")))?;
         drop(ledgers);
         Ok(Some(DiskShare { disks: Arc::clone(self), device, reads }))
@@ -174,14 +179,18 @@ impl Disks {
             None => match probe(path, &ProbePlan::brief(read_bytes.min(64 << 10))) {
                 Ok(probed) => (believed(probed.profile), "measured briefly"),
                 Err(error) => {
-                    tracing::warn!(device, "the disk could not be measured ({error}): it is taken for a slow one; see tactus probe-disk");
+                    tracing::debug!(device, "the disk could not be measured: {error}");
                     (DiskProfile::unknown(), "unknown")
                 }
             },
         };
         let read_ns = profile.read_ns(read_bytes, profile.depth_for(read_bytes, cycle_ns / 4).min(depth_max));
+        let refuses = source == "measured";
         tracing::info!(device, profile = source, read_us = read_ns / 1000, "disk");
-        Ledger { budget: DiskBudget::new(cycle_ns, share_permille, read_ns), source }
+        if !refuses {
+            tracing::info!(device, "how much this disk can promise is not known, so nobody is refused for its sake: see tactus probe-disk");
+        }
+        Ledger { budget: DiskBudget::new(cycle_ns, share_permille, read_ns), source, refuses }
     }
 
     fn ledgers(&self) -> MutexGuard<'_, HashMap<u64, Ledger>> {
@@ -230,11 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_cannot_be_measured_is_taken_for_slow_unless_nobody_asks() {
-        let disks = Arc::new(Disks::new(rules(500, None)).unwrap());
-        assert!(disks.reserve(1, Path::new("/none"), 60, 1_000_000_000).is_err());
-        assert!(disks.reserve(1, Path::new("/none"), 30, 1_000_000_000).is_ok());
-        let disks = Arc::new(Disks::new(rules(0, None)).unwrap());
-        assert!(matches!(disks.reserve(1, Path::new("/none"), 1 << 40, 1), Ok(None)));
+    fn only_a_disk_that_was_measured_refuses() {
+        for share_permille in [500, 0] {
+            let disks = Arc::new(Disks::new(rules(share_permille, None)).unwrap());
+            assert!(matches!(disks.reserve(1, Path::new("/none"), 1 << 40, 1), Ok(None)));
+        }
     }
 }
