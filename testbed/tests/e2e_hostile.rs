@@ -154,7 +154,12 @@ fn a_folder_of_damaged_files_is_listed_and_the_good_ones_play() {
                 let url = server.url(entry["path"].as_str().unwrap());
                 let mut client = RtspClient::connect(server.rtsp).unwrap();
                 let opened = client.open(&url, Over::Tcp);
-                assert!(opened.is_ok(), "{url}: {opened:?}");
+                // A damaged file may claim any rate, and more than this machine has is refused.
+                let refused = url.contains("/bad/") && opened.as_ref().is_err_and(|e| e.to_string().ends_with(": 453"));
+                assert!(opened.is_ok() || refused, "{url}: {opened:?}");
+                if refused {
+                    return;
+                }
                 let _ = client.play(&url, None);
                 client.receive_for(Duration::from_secs(2));
             });
