@@ -449,7 +449,7 @@ fn clients_of_ipv6_are_served() {
         let (mut client, url) = open(&server, &title, over).unwrap();
         let played = client.play(&url, Some("npt=0-")).unwrap();
         ok(&played, "PLAY").unwrap();
-        let range = title.check(&client.receive_for(seconds(1.5)), &played).unwrap();
+        let range = title.check(&client.receive_for(seconds(3.0)), &played).unwrap();
         assert!(range.start == 0 && range.len() > 20, "{over:?}: {range:?}");
     }
 }
