@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use hugepages::ChunkPool;
 
-use super::{Disk, DiskCounters, MediaFile, OpenError, READ_ALIGN_BYTES, ReadDone, ReadRequest, ThreadDisk, UringDisk, WriteDone, WriteRequest};
+use super::{
+    Disk, DiskCounters, MediaFile, OpenError, READ_ALIGN_BYTES, ReadDone, ReadRequest, ThreadDisk, UringDisk, WriteDone, WriteRequest,
+};
 
 /// Reader threads where io_uring cannot be used: one may wait for the device while the other copies.
 const READER_THREADS: usize = 2;

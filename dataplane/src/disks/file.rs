@@ -118,6 +118,14 @@ impl MediaFile {
         self.inner.buffered.metadata().map(|metadata| identity_of(&metadata))
     }
 
+    /// Where the open file lies now, links resolved.
+    ///
+    /// # Errors
+    /// The system's answer, where `/proc` is not there.
+    pub fn real_path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", self.inner.buffered.as_raw_fd()))
+    }
+
     /// True while reads and writes bypass the page cache.
     pub fn is_direct(&self) -> bool {
         self.inner.direct.is_some() && !self.inner.direct_refused.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@ use super::blocks::{BlockId, BlockState, Blocks};
 use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
+use super::writes::Writes;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
 use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 
@@ -33,6 +34,8 @@ pub struct GdslConfig {
     pub disk: CyclicConfig,
     /// Whether buffers that nobody needs keep what is likely to be read again.
     pub cache: bool,
+    /// Writes under way of all pairs at once.
+    pub writes_max: usize,
     /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
     pub best_effort_slice_ns: u64,
 }
@@ -46,6 +49,7 @@ impl Default for GdslConfig {
             host_frames: 1024,
             disk: CyclicConfig::default(),
             cache: false,
+            writes_max: 128,
             best_effort_slice_ns: 100_000,
         }
     }
@@ -66,6 +70,8 @@ pub struct GdslCounters {
     pub reads_shared: u64,
     /// Of these, blocks that nobody held: the cache had kept them.
     pub cache_hits: u64,
+    /// Writes issued.
+    pub writes_issued: u64,
     /// Times that no buffer was free when a block was asked for.
     pub chunk_shortages: u64,
     /// Upcalls.
@@ -109,6 +115,7 @@ pub struct Gdsl<H: Host, D: Disk, S, T> {
     wheels: [Wheel; 2],
     reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
+    writes: Writes,
     log: SendLog,
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
@@ -127,8 +134,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             slots: (0..pairs).map(|_| slot()).collect(),
             free: (0..config.pairs_max).rev().collect(),
             wheels: [wheel(), wheel()],
-            reads: Cyclic::new(config.disk, blocks.tags_max(), pool_chunks),
+            reads: Cyclic::with_writes(config.disk, blocks.tags_max(), pool_chunks, config.writes_max),
             done: Vec::with_capacity(64),
+            writes: Writes::new(pairs, config.writes_max),
             log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
@@ -156,6 +164,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.clear_link(id);
         let pair = self.slot(id)?.pair.take()?;
         self.blocks.reader_left(id.index);
+        self.writes.forget(id);
         self.sleep(id.index, pair.class);
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -201,9 +210,20 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
     }
 
+    /// Pairs that were added and not removed.
+    pub fn pairs(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// The pair's modules.
     pub fn pair_mut(&mut self, id: PairId) -> Option<&mut Pair<S, T>> {
         self.slot(id)?.pair.as_deref_mut()
+    }
+
+    /// Writes of the pair that have not ended. A pair may go before they have: those that the disk was not given are dropped, the others
+    /// end without anybody being told.
+    pub fn writes_under_way(&self, id: PairId) -> usize {
+        self.writes.under_way(id)
     }
 
     /// The first `count` blocks of the pair's link, or all when there are fewer, have arrived (or failed); of a best-effort pair the first
@@ -286,6 +306,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            writes: &mut self.writes,
             class,
             now_ns,
             log: &mut self.log,
@@ -300,7 +321,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// One cycle.
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
-        let answers = self.reap(now_ns);
+        let answers = self.reap(now_ns) + self.reap_writes(now_ns);
         let reaped_ns = clock.now_ns();
         let packets = self.counters.packets;
         let upcalls = self.upcall_due(now_ns, clock);
@@ -310,6 +331,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         if self.blocks.take_abandoned() {
             let blocks = &mut self.blocks;
             self.reads.retain(|tag| !blocks.drop_unwanted(tag));
+        }
+        if self.writes.take_abandoned() {
+            let writes = &mut self.writes;
+            self.reads.retain_writes(|tag| !writes.drop_unwanted(tag));
         }
         if !self.reads.is_empty() {
             self.reads.issue(now_ns, &mut self.disk);
@@ -432,6 +457,25 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         answers
     }
 
+    /// Takes in what the disk has written, and upcalls whose it is; how many writes that is.
+    fn reap_writes(&mut self, now_ns: u64) -> u64 {
+        if self.disk.in_flight() == 0 {
+            return 0;
+        }
+        let mut done = std::mem::take(&mut self.writes.done);
+        self.disk.reap_writes(now_ns, &mut done);
+        let answers = done.len() as u64;
+        for write in done.drain(..) {
+            let wanted = self.writes.is_wanted(write.tag);
+            let Some(write) = self.reads.finish_write::<D>(now_ns, write, wanted) else { continue };
+            if let Some(pair) = self.writes.complete(&write) {
+                self.wake(pair, End::Destination, now_ns);
+            }
+        }
+        self.writes.done = done;
+        answers
+    }
+
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
         let (index, end) = (wheel_key >> 1, if wheel_key & 1 == 0 { End::Source } else { End::Destination });
         if end == End::Destination {
@@ -447,6 +491,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             blocks: &mut self.blocks,
             link: &mut pair.link,
             reads: &mut self.reads,
+            writes: &mut self.writes,
             class,
             now_ns,
             log: &mut self.log,
