@@ -9,6 +9,7 @@ use super::blocks::{BlockId, BlockState, Blocks};
 use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
+use super::tape::Tapes;
 use super::writes::Writes;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
 use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
@@ -38,6 +39,8 @@ pub struct GdslConfig {
     pub writes_max: usize,
     /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
     pub best_effort_slice_ns: u64,
+    /// Tapes at once.
+    pub tapes_max: u32,
 }
 
 impl Default for GdslConfig {
@@ -51,6 +54,7 @@ impl Default for GdslConfig {
             cache: false,
             writes_max: 128,
             best_effort_slice_ns: 100_000,
+            tapes_max: 64,
         }
     }
 }
@@ -108,18 +112,19 @@ const RETRY_NS: u64 = 100_000;
 pub struct Gdsl<H: Host, D: Disk, S, T> {
     config: GdslConfig,
     host: H,
-    disk: D,
-    blocks: Blocks,
+    pub(super) disk: D,
+    pub(super) blocks: Blocks,
     slots: Vec<Slot<S, T>>,
     free: Vec<u32>,
     wheels: [Wheel; 2],
-    reads: Cyclic<D::File>,
+    pub(super) reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
-    writes: Writes,
+    pub(super) writes: Writes,
     log: SendLog,
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
     costs: Costs,
+    pub(super) tapes: Tapes,
 }
 
 impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
@@ -141,6 +146,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
             costs: Costs::default(),
+            tapes: Tapes::new(config.tapes_max),
             blocks,
             config,
             host,
@@ -305,6 +311,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             clock,
             blocks: &mut self.blocks,
             link: &mut pair.link,
+            tapes: &self.tapes,
             reads: &mut self.reads,
             writes: &mut self.writes,
             class,
@@ -443,37 +450,23 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         for read in done.drain(..) {
             let wanted = self.blocks.is_wanted(read.tag);
             let Some(read) = self.reads.finish::<D>(now_ns, read, wanted) else { continue };
-            let mut waiter = self.blocks.complete(read);
-            while let Some(index) = waiter {
-                let Some(slot) = self.slots.get_mut(index as usize) else { break };
-                waiter = slot.next_waiter.take();
-                slot.waiting_on = None;
-                if let Some(pair) = &slot.pair {
-                    self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
-                }
-            }
+            let waiter = self.blocks.complete(read);
+            self.wake_waiters(waiter, now_ns);
         }
         self.done = done;
         answers
     }
 
-    /// Takes in what the disk has written, and upcalls whose it is; how many writes that is.
-    fn reap_writes(&mut self, now_ns: u64) -> u64 {
-        if self.disk.in_flight() == 0 {
-            return 0;
-        }
-        let mut done = std::mem::take(&mut self.writes.done);
-        self.disk.reap_writes(now_ns, &mut done);
-        let answers = done.len() as u64;
-        for write in done.drain(..) {
-            let wanted = self.writes.is_wanted(write.tag);
-            let Some(write) = self.reads.finish_write::<D>(now_ns, write, wanted) else { continue };
-            if let Some(pair) = self.writes.complete(&write) {
-                self.wake(pair, End::Destination, now_ns);
+    /// Upcalls the pairs that wait for a block, which are a list that begins with `waiter`.
+    pub(super) fn wake_waiters(&mut self, mut waiter: Option<u32>, now_ns: u64) {
+        while let Some(index) = waiter {
+            let Some(slot) = self.slots.get_mut(index as usize) else { break };
+            waiter = slot.next_waiter.take();
+            slot.waiting_on = None;
+            if let Some(pair) = &slot.pair {
+                self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
             }
         }
-        self.writes.done = done;
-        answers
     }
 
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
@@ -490,6 +483,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             clock,
             blocks: &mut self.blocks,
             link: &mut pair.link,
+            tapes: &self.tapes,
             reads: &mut self.reads,
             writes: &mut self.writes,
             class,
@@ -535,9 +529,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     fn wait_for_link(&mut self, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         let Some(pair) = slot.pair.as_deref() else { return };
-        let first_reading = (0..pair.link.len())
-            .filter_map(|i| pair.link.get(i))
-            .find(|&(_, block)| matches!(self.blocks.state(block), BlockState::Reading));
+        let first_reading = (0..pair.link.len()).filter_map(|i| pair.link.get(i)).find(|&(_, block)| self.blocks.is_awaited(block));
         match first_reading {
             Some((_, block)) => {
                 slot.waiting_on = Some(block);

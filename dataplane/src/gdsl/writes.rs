@@ -7,8 +7,10 @@
 //! A write holds a share of the slice, so nothing is copied, and the block may leave the link as soon as its write is issued. A pair has at
 //! most [`WRITES_PER_PAIR_MAX`] writes that it has not taken note of; each one that ends upcalls the destination.
 
-use super::PairId;
-use crate::disks::{DiskError, WriteDone};
+use stack::host::Host;
+
+use super::{End, Gdsl, IssueModule, PairId};
+use crate::disks::{Disk, DiskError, WriteDone};
 
 /// Writes of one pair that are under way, or ended and were not taken note of.
 pub const WRITES_PER_PAIR_MAX: usize = 8;
@@ -161,5 +163,26 @@ impl Writes {
             self.free.push(tag);
         }
         unwanted
+    }
+}
+
+impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
+    /// Takes in what the disk has written, and upcalls whose it is; how many writes that is.
+    pub(super) fn reap_writes(&mut self, now_ns: u64) -> u64 {
+        if self.disk.in_flight() == 0 {
+            return 0;
+        }
+        let mut done = std::mem::take(&mut self.writes.done);
+        self.disk.reap_writes(now_ns, &mut done);
+        let answers = done.len() as u64;
+        for write in done.drain(..) {
+            let wanted = self.writes.is_wanted(write.tag);
+            let Some(write) = self.reads.finish_write::<D>(now_ns, write, wanted) else { continue };
+            if let Some(pair) = self.writes.complete(&write) {
+                self.wake(pair, End::Destination, now_ns);
+            }
+        }
+        self.writes.done = done;
+        answers
     }
 }
