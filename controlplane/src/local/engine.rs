@@ -13,7 +13,7 @@ use dataplane::disks::CyclicConfig;
 use dataplane::engine::local::{DEVICE_DEPTH_MAX, LocalCoreConfig};
 use dataplane::engine::net::{Handover, SocketControl};
 use dataplane::engine::own::OwnNetConfig;
-use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
+use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
 use dataplane::media::library::Library;
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use super::core::{Core, Notice};
 use super::disks::{DiskRules, DiskShare, Disks};
 use super::imports::Imports;
-use super::session::{Inner, Life, Session};
+use super::session::{Inner, Life, Session, position, to_core};
 use super::status::Monitor;
 use super::titles::{Playable, Titles};
 use super::transfers::Board;
@@ -582,25 +582,6 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
             if let Some(stream) = lock(streams).remove(&StreamToken(token)) {
                 stream.ender.end();
             }
-        }
-    }
-}
-
-async fn position(core: &Core, id: SessionId) -> Result<u64, EngineError> {
-    match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await? {
-        Reply::Session(report) => Ok(report.position_ns),
-        _ => Err(EngineError::Unavailable("the engine core gave a wrong answer".into())),
-    }
-}
-
-fn to_core(transport: TrackTransport) -> Transport {
-    match transport {
-        TrackTransport::Udp { rtp, rtcp, local_addr } => {
-            let local = (!local_addr.is_unspecified()).then_some(local_addr);
-            Transport::Udp { rtp, rtcp, local }
-        }
-        TrackTransport::Interleaved { stream, rtp_channel, rtcp_channel } => {
-            Transport::Stream { token: stream.0, rtp_channel, rtcp_channel }
         }
     }
 }

@@ -30,7 +30,7 @@ impl World {
 
     fn begin(&mut self, from: &SimFile, to: &SimFile, bytes: u64, rate_bps: Option<u64>) -> PairId {
         let pair = Box::new(import(from.clone(), from.id(), to.clone(), bytes, rate_bps));
-        let id = self.gdsl.add(pair).ok().expect("room for a pair");
+        let id = self.gdsl.add(pair).expect("room for a pair");
         for end in [End::Source, End::Destination] {
             self.gdsl.wake(id, end, self.clock.now_ns());
         }
@@ -103,14 +103,14 @@ fn copies(seed: u64) -> Vec<(Outcome, u64)> {
 
 #[test]
 fn every_copy_is_the_file_or_says_why_not() {
-    let ends: Vec<_> = (0..300).flat_map(copies).collect();
+    let ends: Vec<_> = (0..120).flat_map(copies).collect();
     let failed = ends.iter().filter(|(outcome, _)| *outcome != Outcome::Ended).count();
     assert!((1..ends.len() / 2).contains(&failed), "{failed} of {} failed", ends.len());
 }
 
 #[test]
 fn the_same_seed_copies_the_same_way() {
-    assert!((0..20).all(|seed| copies(seed) == copies(seed)));
+    assert!((0..10).all(|seed| copies(seed) == copies(seed)));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn what_goes_wrong_is_said() {
 
 #[test]
 fn an_import_may_go_at_any_moment() {
-    for after_us in (0..6_000).step_by(37) {
+    for after_us in (0..6_000).step_by(149) {
         let mut world = World::new(SimDiskConfig { depth: 4, ..SimDiskConfig::default() }, false);
         let (going, to) = (SimFile::writable(2, 1 << 20), SimFile::writable(3, 1 << 20));
         let goes = world.begin(&SimFile::pattern(1, 900_000), &going, 900_000, None);
