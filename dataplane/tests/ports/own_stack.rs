@@ -53,7 +53,7 @@ impl<P: Port> Echo<P> {
         Self { host, control, listeners, flows: HashMap::new(), streams: Vec::new(), start: Instant::now() }
     }
 
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         let now_ns = self.start.elapsed().as_nanos() as u64;
         let mut came = Vec::new();
         self.host.receive(now_ns, 64, &mut |received, bytes| came.push((received, bytes.to_vec())));
