@@ -146,7 +146,7 @@ where
     M: FnOnce(&C) -> Result<Parts<H, D>, String> + Send + 'static,
 {
     let (commands, commands_rx) = bounded(config.commands_max.max(64));
-    // Every command brings at most a reply and a box back, every session at most one end, and every track one box.
+    // Every command brings at most a reply and a box back, every session at most one end, every track one box, every transfer three.
     let events_max = 4 * config.commands_max + config.core.sessions_max as usize + config.core.tracks_max as usize + 64;
     let (events_tx, events) = bounded(events_max);
     let asleep = Arc::new(AtomicBool::new(false));
