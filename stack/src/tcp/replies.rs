@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::api::LinkAddress;
 use super::wire::{Header, Tuple};
 
-/// Replies that can wait for the next egress.
-const REPLIES_MAX: usize = 256;
+/// Replies that can wait: what a line full of SYNs brings until the limit of the interface queue has found its place. At 1 Gbps the last one
+/// waits 0.7 ms.
+const REPLIES_MAX: usize = 1024;
 
 /// A segment without a connection.
 #[derive(Clone, Copy, Debug)]
