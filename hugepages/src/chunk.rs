@@ -162,6 +162,11 @@ impl Chunk {
         pool.shares[this.index as usize].store(1, Ordering::Relaxed);
         Slice { start: this.start, len: len.min(pool.chunk_bytes), index: this.index, pool }
     }
+
+    /// To be filled bit by bit, from the front, while readers follow.
+    pub fn fill(self) -> FillingChunk {
+        FillingChunk { filled: self.freeze(0) }
+    }
 }
 
 impl Deref for Chunk {
@@ -188,6 +193,45 @@ impl Drop for Chunk {
 impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Chunk({})", self.index)
+    }
+}
+
+/// A chunk that is filled from its front to its end while what is in it can be read.
+pub struct FillingChunk {
+    /// What was written; the one share that this value holds.
+    filled: Slice,
+}
+
+impl FillingChunk {
+    /// Bytes that were written.
+    pub fn len(&self) -> usize {
+        self.filled.len
+    }
+
+    /// True when nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.filled.len == 0
+    }
+
+    /// Writes as many of `bytes` as fit behind what is there; how many that is.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.filled.pool.chunk_bytes - self.filled.len);
+        // SAFETY: `len + count` is at most the chunk's size. No slice reaches beyond `len`: each was made by `filled` when `len` was at
+        // most what it is now, or is a part of such a one; and this value, which nobody else has, is the only way to the bytes behind it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.filled.start.as_ptr().add(self.filled.len), count) };
+        self.filled.len += count;
+        count
+    }
+
+    /// A share of what was written so far.
+    pub fn filled(&self) -> Slice {
+        self.filled.clone()
+    }
+}
+
+impl std::fmt::Debug for FillingChunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FillingChunk(chunk {}, {} bytes)", self.filled.index, self.filled.len)
     }
 }
 
@@ -273,6 +317,29 @@ mod tests {
         drop(slice);
         assert_eq!(pool.free(), all - 1);
         drop(tail);
+        assert_eq!(pool.free(), all);
+    }
+
+    #[test]
+    fn a_chunk_is_read_while_it_is_filled() {
+        let pool = pool(1, 4096);
+        let all = pool.capacity();
+        let mut filling = pool.take().unwrap().fill();
+        assert!(filling.is_empty() && filling.filled().is_empty());
+        let mut shares = vec![filling.filled()];
+        for n in 0..5000usize {
+            let written = filling.append(&[n as u8, (n >> 8) as u8]);
+            assert_eq!(written, if n < 2048 { 2 } else { 0 });
+            shares.push(filling.filled());
+        }
+        assert_eq!(filling.len(), 4096);
+        drop(filling);
+        for (n, share) in shares.iter().enumerate() {
+            assert_eq!(share.len(), (2 * n).min(4096));
+            assert!(share.chunks(2).enumerate().all(|(i, pair)| pair == [i as u8, (i >> 8) as u8]));
+        }
+        assert_eq!(pool.free(), all - 1);
+        drop(shares);
         assert_eq!(pool.free(), all);
     }
 

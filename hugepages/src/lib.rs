@@ -19,6 +19,6 @@ pub mod reserve;
 
 pub use arena::{Arena, ArenaError, Backing};
 pub use bus::{BusError, BusMap};
-pub use chunk::{Chunk, ChunkPool, Slice};
+pub use chunk::{Chunk, ChunkPool, FillingChunk, Slice};
 pub use frame::{Frame, FramePool};
 pub use prefetch::{Hint, prefetch, prefetch_at};

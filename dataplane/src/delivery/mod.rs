@@ -9,6 +9,7 @@
 
 mod build;
 mod bytes;
+pub mod live;
 mod plan;
 mod sender;
 mod source;

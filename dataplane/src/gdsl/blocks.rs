@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use hugepages::{ChunkPool, Slice};
+use hugepages::{Chunk, ChunkPool, Slice};
 
 use super::cache::Cache;
 use crate::disks::{DiskError, ReadDone, ReadRequest};
@@ -58,6 +58,17 @@ struct Entry {
     /// When it was first asked for, and whether it was again, later than the tracks of one session would.
     first_ns: u64,
     again: bool,
+    /// It is a block of a tape: no disk brings it, and the cache does not keep it.
+    of_tape: bool,
+    /// Of a tape: bytes may still be added to it.
+    grows: bool,
+}
+
+impl Entry {
+    fn new(key: BlockKey, first_ns: u64) -> Self {
+        let state = BlockState::Reading;
+        Self { key, shares: 1, state, waiters: None, in_use: true, first_ns, again: false, of_tape: false, grows: false }
+    }
 }
 
 /// A hasher for keys that are numbers already.
@@ -110,15 +121,7 @@ pub(super) enum Acquired<F> {
 impl Blocks {
     pub(super) fn new(pool: ChunkPool, readers: usize) -> Self {
         let count = pool.capacity();
-        let empty = || Entry {
-            key: BlockKey { file: 0, offset: 0 },
-            shares: 0,
-            state: BlockState::Reading,
-            waiters: None,
-            in_use: false,
-            first_ns: 0,
-            again: false,
-        };
+        let empty = || Entry { shares: 0, in_use: false, ..Entry::new(BlockKey { file: 0, offset: 0 }, 0) };
         // Failed blocks keep an entry without a chunk until their shares are given back, hence twice the number of chunks.
         let entries: Vec<Entry> = (0..2 * count).map(|_| empty()).collect();
         let free = (0..entries.len() as u32).rev().collect();
@@ -150,7 +153,7 @@ impl Blocks {
         let Some(entry) = self.entries.get_mut(index as usize) else { return Acquired::NoChunk };
         let Some(chunk) = self.pool.take() else { return Acquired::NoChunk };
         self.free.pop();
-        *entry = Entry { key, shares: 1, state: BlockState::Reading, waiters: None, in_use: true, first_ns: self.now_ns, again: false };
+        *entry = Entry::new(key, self.now_ns);
         self.by_key.insert(key, index);
         let read = ReadRequest { tag: u64::from(index), file: file.clone(), offset: key.offset, len, chunk };
         Acquired::New(BlockId(index), read)
@@ -197,12 +200,59 @@ impl Blocks {
         }
     }
 
+    /// A share of the block of a tape: of one that is retained, or of one that is still to come.
+    pub(super) fn acquire_of_tape(&mut self, key: BlockKey) -> Option<BlockId> {
+        if let Some(&index) = self.by_key.get(&key)
+            && let Some(entry) = self.entries.get_mut(index as usize)
+        {
+            entry.shares += 1;
+            return Some(BlockId(index));
+        }
+        if self.free.is_empty() {
+            self.make_room();
+        }
+        let index = self.free.pop()?;
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            *entry = Entry { of_tape: true, ..Entry::new(key, self.now_ns) };
+        }
+        self.by_key.insert(key, index);
+        Some(BlockId(index))
+    }
+
+    /// A free chunk that is not for a read.
+    pub(super) fn take_chunk(&mut self) -> Option<Chunk> {
+        if self.pool.free() == 0 {
+            self.make_room();
+        }
+        self.pool.take()
+    }
+
+    /// The block of a tape holds `bytes` now, and may get more if it `grows`. The answer is the first pair that waits for it.
+    pub(super) fn set_of_tape(&mut self, id: BlockId, bytes: Slice, grows: bool) -> Option<u32> {
+        let entry = self.entries.get_mut(id.0 as usize)?;
+        (entry.state, entry.grows) = (BlockState::Ready(bytes), grows);
+        entry.waiters.take()
+    }
+
+    /// Nothing is added to the block of a tape any more. The answer is the first pair that waits for it.
+    pub(super) fn close_of_tape(&mut self, id: BlockId) -> Option<u32> {
+        let entry = self.entries.get_mut(id.0 as usize)?;
+        entry.grows = false;
+        entry.waiters.take()
+    }
+
+    /// The block is not here, or not all of it.
+    pub(super) fn is_awaited(&self, id: BlockId) -> bool {
+        self.entries.get(id.0 as usize).is_none_or(|entry| entry.grows || matches!(entry.state, BlockState::Reading))
+    }
+
     /// Gives one share back.
     pub(super) fn release(&mut self, id: BlockId) {
         let Some(entry) = self.entries.get_mut(id.0 as usize) else { return };
         entry.shares = entry.shares.saturating_sub(1);
         if entry.shares == 0 {
             match entry.state {
+                _ if entry.of_tape => self.forget(id.0),
                 BlockState::Reading => self.abandoned = true,
                 BlockState::Ready(_) if self.cache.is_on() => {
                     let (BlockKey { file, offset }, again) = (entry.key, entry.again);

@@ -9,6 +9,7 @@ use super::blocks::{BlockId, BlockState, Blocks};
 use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
+use super::tape::{Append, Tape, TapeId, TapePlace, Tapes};
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
 use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 
@@ -35,6 +36,8 @@ pub struct GdslConfig {
     pub cache: bool,
     /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
     pub best_effort_slice_ns: u64,
+    /// Tapes at once.
+    pub tapes_max: u32,
 }
 
 impl Default for GdslConfig {
@@ -47,6 +50,7 @@ impl Default for GdslConfig {
             disk: CyclicConfig::default(),
             cache: false,
             best_effort_slice_ns: 100_000,
+            tapes_max: 64,
         }
     }
 }
@@ -113,6 +117,7 @@ pub struct Gdsl<H: Host, D: Disk, S, T> {
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
     costs: Costs,
+    tapes: Tapes,
 }
 
 impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
@@ -133,6 +138,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
             costs: Costs::default(),
+            tapes: Tapes::new(config.tapes_max),
             blocks,
             config,
             host,
@@ -285,6 +291,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             clock,
             blocks: &mut self.blocks,
             link: &mut pair.link,
+            tapes: &self.tapes,
             reads: &mut self.reads,
             class,
             now_ns,
@@ -418,18 +425,66 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         for read in done.drain(..) {
             let wanted = self.blocks.is_wanted(read.tag);
             let Some(read) = self.reads.finish::<D>(now_ns, read, wanted) else { continue };
-            let mut waiter = self.blocks.complete(read);
-            while let Some(index) = waiter {
-                let Some(slot) = self.slots.get_mut(index as usize) else { break };
-                waiter = slot.next_waiter.take();
-                slot.waiting_on = None;
-                if let Some(pair) = &slot.pair {
-                    self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
-                }
-            }
+            let waiter = self.blocks.complete(read);
+            self.wake_waiters(waiter, now_ns);
         }
         self.done = done;
         answers
+    }
+
+    /// Upcalls the pairs that wait for a block, which are a list that begins with `waiter`.
+    fn wake_waiters(&mut self, mut waiter: Option<u32>, now_ns: u64) {
+        while let Some(index) = waiter {
+            let Some(slot) = self.slots.get_mut(index as usize) else { break };
+            waiter = slot.next_waiter.take();
+            slot.waiting_on = None;
+            if let Some(pair) = &slot.pair {
+                self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
+            }
+        }
+    }
+
+    /// Takes over a tape.
+    ///
+    /// # Errors
+    /// Gives the tape back when the table is full ([`GdslConfig::tapes_max`]).
+    pub fn add_tape(&mut self, tape: Box<Tape>) -> Result<TapeId, Box<Tape>> {
+        self.tapes.add(tape)
+    }
+
+    /// Gives the tape back, empty; what its readers have in their links stays there. Readers find it gone.
+    pub fn remove_tape(&mut self, id: TapeId) -> Option<Box<Tape>> {
+        self.end_tape(id, 0);
+        let mut tape = self.tapes.remove(id)?;
+        tape.clear(&mut self.blocks);
+        Some(tape)
+    }
+
+    /// Appends `parts`, one after another, all or nothing, and upcalls the readers that wait at the end. With a `mark` the place where
+    /// they begin becomes the one where readers may start; its number means something to whoever appends and reads.
+    ///
+    /// # Errors
+    /// [`Append`]: nothing was appended.
+    pub fn append(&mut self, id: TapeId, parts: &[&[u8]], mark: Option<u64>, now_ns: u64) -> Result<u64, Append> {
+        let mut tape = self.tapes.take(id).ok_or(Append::NoTape)?;
+        let mut waiters = [None; super::tape::BLOCKS_PER_APPEND_MAX + 1];
+        let result = tape.append(&mut self.blocks, parts, mark, &mut waiters);
+        self.tapes.put_back(id, tape);
+        for waiter in waiters {
+            self.wake_waiters(waiter, now_ns);
+        }
+        result
+    }
+
+    /// Nothing will be appended any more: upcalls the readers that wait at the end.
+    pub fn end_tape(&mut self, id: TapeId, now_ns: u64) {
+        let waiter = self.tapes.get_mut(id).and_then(|tape| tape.end(&mut self.blocks));
+        self.wake_waiters(waiter, now_ns);
+    }
+
+    /// Where the tape is.
+    pub fn tape(&self, id: TapeId) -> Option<TapePlace> {
+        self.tapes.place(id)
     }
 
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
@@ -446,6 +501,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             clock,
             blocks: &mut self.blocks,
             link: &mut pair.link,
+            tapes: &self.tapes,
             reads: &mut self.reads,
             class,
             now_ns,
@@ -490,9 +546,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     fn wait_for_link(&mut self, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         let Some(pair) = slot.pair.as_deref() else { return };
-        let first_reading = (0..pair.link.len())
-            .filter_map(|i| pair.link.get(i))
-            .find(|&(_, block)| matches!(self.blocks.state(block), BlockState::Reading));
+        let first_reading = (0..pair.link.len()).filter_map(|i| pair.link.get(i)).find(|&(_, block)| self.blocks.is_awaited(block));
         match first_reading {
             Some((_, block)) => {
                 slot.waiting_on = Some(block);

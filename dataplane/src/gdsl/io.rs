@@ -9,11 +9,16 @@ use super::blocks::{Acquired, BlockKey, BlockState, Blocks};
 use super::executor::GdslCounters;
 use super::link::Link;
 use super::stats::Lateness;
+use super::tape::{TapeId, TapePlace, Tapes};
 use super::{Class, PairId};
 use crate::disks::{Cyclic, Disk};
 
 /// A packet without a due time (RTCP): sent with the batch, counted, but not measured.
 const UNTIMED: u64 = u64::MAX;
+
+/// Blocks beyond the one that a tape ends in that its readers may have in their links: with two of them, taking out the front, which
+/// happens only once the tape has gone on to the next one, leaves one that is still to come.
+const BLOCKS_AHEAD: u64 = 2;
 
 /// Result of [`IoBatch::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,20 @@ pub enum ReadIssue {
     NoRoom,
     /// No buffer is free at the moment; try again a little later.
     NoChunk,
+}
+
+/// Result of [`IoBatch::read_tape`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapeIssue {
+    /// The block entered the link.
+    Issued,
+    /// The link is full; return `NextUpcall::OnLink`.
+    NoRoom,
+    /// It lies too far beyond the end of the tape: return `NextUpcall::OnLink`. Blocks that are just to come are issued, so the link
+    /// moves when the tape does.
+    Later,
+    /// It is not retained any more, or the tape is gone.
+    Gone,
 }
 
 /// How a delivery came to its end.
@@ -109,6 +128,7 @@ pub struct IoBatch<'a, H: Host, D: Disk> {
     pub(super) clock: &'a dyn Clock,
     pub(super) blocks: &'a mut Blocks,
     pub(super) link: &'a mut Link,
+    pub(super) tapes: &'a Tapes,
     pub(super) reads: &'a mut Cyclic<D::File>,
     pub(super) class: Class,
     pub(super) now_ns: u64,
@@ -169,6 +189,30 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         };
         self.link.push(offset, block);
         ReadIssue::Issued
+    }
+
+    /// Where the tape is; `None` when it was taken away.
+    pub fn tape(&self, id: TapeId) -> Option<TapePlace> {
+        self.tapes.place(id)
+    }
+
+    /// Puts the block of the tape at `offset`, a multiple of the block size, at the end of the link.
+    pub fn read_tape(&mut self, id: TapeId, offset: u64) -> TapeIssue {
+        if self.link.room() == 0 {
+            return TapeIssue::NoRoom;
+        }
+        let Some(key) = self.tapes.key_of(id, offset) else { return TapeIssue::Gone };
+        let Some(place) = self.tapes.place(id) else { return TapeIssue::Gone };
+        let block_bytes = self.blocks.pool().chunk_bytes() as u64;
+        if offset < place.first {
+            return TapeIssue::Gone;
+        }
+        if offset / block_bytes > place.end / block_bytes + BLOCKS_AHEAD {
+            return TapeIssue::Later;
+        }
+        let Some(block) = self.blocks.acquire_of_tape(key) else { return TapeIssue::NoRoom };
+        self.link.push(offset, block);
+        TapeIssue::Issued
     }
 
     /// File offset and state of the block at place `i` of the link.

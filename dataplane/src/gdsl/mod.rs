@@ -9,6 +9,9 @@
 //!                            └─► the time of the next upcall ─► wheel
 //! ```
 //!
+//! What does not come from a disk comes over a [tape](Tape): a file that is appended to by whoever drives the executor
+//! ([`Gdsl::append`]) and read by any number of sources ([`IoBatch::read_tape`]), of which the newest blocks are retained.
+//!
 //! A pair is added with [`Gdsl::add`], as boxes built by another thread, and taken out again by [`Gdsl::remove`], which gives the boxes
 //! back so that an engine core neither allocates nor frees. Guaranteed peers are upcalled first; best-effort ones after them, in what is
 //! left of the cycle. What does not fit in a cycle is carried over into the next one and counted.
@@ -22,15 +25,17 @@ mod link;
 #[cfg(test)]
 pub(crate) mod ready;
 mod stats;
+mod tape;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use blocks::Mix;
 pub use blocks::{BlockId, BlockKey, BlockState};
 pub use executor::{Cycle, Gdsl, GdslConfig, GdslCounters};
-pub use io::{IoBatch, LinkView, Outcome, ReadIssue};
+pub use io::{IoBatch, LinkView, Outcome, ReadIssue, TapeIssue};
 pub use link::Link;
 pub use stats::{Lateness, LatenessSnapshot};
+pub use tape::{Append, Tape, TapeId, TapePlace};
 
 use crate::disks::Disk;
 use stack::host::Host;
