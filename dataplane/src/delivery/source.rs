@@ -184,7 +184,7 @@ mod tests {
         let pair = Pair { source, destination: Nobody, link: Link::new(64), class: Class::Guaranteed, lateness: Lateness::new() };
         let id = gdsl.add(Box::new(pair)).ok().expect("room for a pair");
         gdsl.wake(id, End::Source, 0);
-        let mut clock = SimClock::new(0);
+        let clock = SimClock::new(0);
         let samples_by = |at_ns: u64| (at_ns / SAMPLE_NS + 1).min(SAMPLES);
         let mut at_ns = 0;
         while at_ns < SAMPLES * SAMPLE_NS {

@@ -31,7 +31,7 @@ const PERIOD_NS_MIN: u64 = 250_000;
 /// So much farther apart for each packet of a turn: the more there is to send, the more wake-ups are worth saving.
 const PERIOD_NS_PER_PACKET: u64 = 5_000;
 /// It bounds the lateness that adaptive polling adds.
-const PERIOD_NS_MAX: u64 = 550_000;
+const PERIOD_NS_MAX: u64 = 650_000;
 /// Shorter sleeps are not worth their wake-up.
 const SLEEP_NS_MIN: u64 = 50_000;
 /// A sleep is at most this long.
@@ -254,10 +254,10 @@ mod tests {
         // One packet, the next one due at once; a turn of 30 us.
         assert_eq!(sleep_ns(&after(1, Some(0)), 1_000 * US, 1_030 * US), 225 * US);
         assert_eq!(sleep_ns(&after(20, Some(0)), 1_000 * US, 1_030 * US), 320 * US);
-        assert_eq!(sleep_ns(&after(100, Some(0)), 1_000 * US, 1_150 * US), 400 * US);
+        assert_eq!(sleep_ns(&after(100, Some(0)), 1_000 * US, 1_150 * US), 500 * US);
         // However many there are, the period is bounded, and a turn that lasted longer is followed by the next one at once.
-        assert_eq!(sleep_ns(&after(u64::MAX, Some(0)), 1_000 * US, 1_490 * US), 60 * US);
-        assert_eq!(sleep_ns(&after(400, Some(0)), 1_000 * US, 1_510 * US), 0);
+        assert_eq!(sleep_ns(&after(u64::MAX, Some(0)), 1_000 * US, 1_590 * US), 60 * US);
+        assert_eq!(sleep_ns(&after(400, Some(0)), 1_000 * US, 1_610 * US), 0);
         assert_eq!(sleep_ns(&after(400, Some(0)), 1_000 * US, 9_000 * US), 0);
     }
 
