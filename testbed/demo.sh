@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The appliance on its own network stack: two network namespaces, a virtual cable, AF_XDP, a real player, then 200 clients, and a report.
 # Needs root. `make demo` builds what it needs and calls it: testbed/demo.sh TACTUS TESTBED CLIP
+# DEMO_CORES=0,1 gives it two engine cores, on these CPUs, and the cable as many queues at each end; DEMO_CLIENTS=100 another load.
 set -eu
 
 tactus=$1 testbed=$2 clip=$3
-pictures=120 clients=${DEMO_CLIENTS:-200}
+pictures=120 clients=${DEMO_CLIENTS:-200} cores=${DEMO_CORES:-auto}
+queues=$(($(printf %s "$cores" | tr -cd , | wc -c) + 1))
 server_ns=tactus-demo-s$$ client_ns=tactus-demo-c$$
 out=$(mktemp -d)
 server=
@@ -25,7 +27,8 @@ in_client() { ip netns exec "$client_ns" "$@"; }
 
 ip netns add "$server_ns"
 ip netns add "$client_ns"
-ip link add veth0 netns "$server_ns" type veth peer name veth0 netns "$client_ns"
+ip link add veth0 netns "$server_ns" numrxqueues $queues numtxqueues $queues type veth \
+	peer name veth0 netns "$client_ns" numrxqueues $queues numtxqueues $queues
 in_server ip link set lo up
 in_server ip link set veth0 up
 in_client ip link set lo up
@@ -41,7 +44,7 @@ echo "Making titles for $clients clients"
 
 # Not through a function: its process id must be that of the server itself.
 ip netns exec "$server_ns" "$tactus" serve --media "$out/media" --net af_xdp:veth0 --ip 10.201.0.1/24 --rtsp 10.201.0.1:8554 --http 10.201.0.1:8080 \
-	--memory 512MiB --index-cache off >"$out/server" 2>"$out/log" &
+	--engine-cores "$cores" --memory 512MiB --index-cache off >"$out/server" 2>"$out/log" &
 server=$!
 tries=0
 until grep -q '^ready: ' "$out/server"; do
@@ -50,7 +53,7 @@ until grep -q '^ready: ' "$out/server"; do
 	[ $tries -lt 150 ] || { echo 'The server is not ready after 15 s:'; cat "$out/log"; exit 1; }
 	sleep 0.1
 done
-sed -n 's/.*\(own stack on [^,;]*\(, [a-z-]* mode\)\?\).*/The server runs on its \1, with no address of the kernel'"'"'s/p' "$out/log" | head -1
+sed -n 's/.*\(own stack on [^,;]*\(, [a-z-]* mode\)\?\).*/The server runs on its \1, with no address of the kernel'"'"'s/p' "$out/log" | sort -u
 in_client ping -c 3 -i 0.2 -q 10.201.0.1 | tail -1
 
 # Decoded pictures, as the file has them and as they arrive.
@@ -80,11 +83,13 @@ ticks=$(($(cpu) - ticks))
 status >"$out/after.json"
 echo 'Delivery report:'
 jq -r --slurpfile before "$out/before.json" --argjson ticks $ticks --argjson hz "$(getconf CLK_TCK)" '
-	.cores[0] as $core | ($core.packets - $before[0].cores[0].packets) as $packets |
+	(.totals.packets - $before[0].totals.packets) as $packets |
 	"  \($packets) RTP packets under load, \($ticks / $hz) s of CPU: \($ticks / $hz * 1e8 / $packets | round / 100) us a packet, all of the server counted",
-	"  lateness of the server since its start: p50 \($core.lateness.p50_us) us, p99 \($core.lateness.p99_us) us, p99.9 \($core.lateness.p999_us) us, max \($core.lateness.max_us) us",
-	($core.own_stack | "  \(.tx_frames) frames sent past the kernel; of those that came, XDP gave \(.steered_to_us) to us and left \(.left_to_kernel) to the kernel",
-	"  \(.tcp_established) TCP connections, \(.tcp_retransmits) segments sent again; \(.malformed) malformed, \(.bad_checksums) with a wrong checksum")' "$out/after.json"
+	(.cores[] | . as $core |
+	"  engine core \(.core), \(.net): lateness since its start p50 \(.lateness.p50_us) us, p99 \(.lateness.p99_us) us, p99.9 \(.lateness.p999_us) us, max \(.lateness.max_us) us",
+	(.own_stack | "  \(.tx_frames) frames sent past the kernel; of those that came, XDP gave \(.steered_to_us) to us and left \(.left_to_kernel) to the kernel",
+	"  \(.tcp_established) TCP connections, \(.tcp_retransmits) segments sent again; \(.malformed) malformed, \(.bad_checksums) with a wrong checksum",
+	if .handed_over + .taken_over > 0 then "  \(.handed_over) frames handed over to other engine cores, \(.taken_over) taken over from them, \(.handover_dropped) dropped on the way" else empty end))' "$out/after.json"
 kill $server
 wait $server && server= || { echo 'The server did not stop cleanly:'; tail -n 5 "$out/log"; exit 1; }
 echo 'Stopped cleanly.'

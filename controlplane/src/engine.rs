@@ -267,6 +267,8 @@ pub struct CoreStatus {
     pub chunk_bytes: u64,
     /// What pages the buffers lie on.
     pub memory: String,
+    /// How it reaches the network.
+    pub net: String,
     /// Our own stack; `None` with the operating system's sockets.
     pub own_stack: Option<OwnStackStatus>,
 }
@@ -292,6 +294,14 @@ pub struct OwnStackStatus {
     pub steered_to_us: Option<u64>,
     /// Frames that it left to the kernel.
     pub left_to_kernel: Option<u64>,
+    /// Frames for us that came by queues of the interface that no engine core has, and were lost to us: the first engine core tells of all.
+    pub on_other_queues: Option<u64>,
+    /// Frames that came by this engine core's queue and were handed over to the engine cores that they are for.
+    pub handed_over: u64,
+    /// Frames that other engine cores handed over to this one.
+    pub taken_over: u64,
+    /// Frames that found the ring to another engine core full.
+    pub handover_dropped: u64,
     /// Frames that were not well formed.
     pub malformed: u64,
     /// Packets with a wrong checksum.

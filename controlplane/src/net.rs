@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use dataplane::engine::net::{Aborter, Handover, OwnListener, OwnStream, SocketControl, TcpError, TcpOption};
@@ -28,7 +29,8 @@ pub struct Net {
 
 #[derive(Debug)]
 struct OwnNet {
-    sockets: SocketControl,
+    /// Those of each engine core: a connection comes to any of them.
+    sockets: Vec<SocketControl>,
     addresses: Vec<IpAddr>,
 }
 
@@ -38,8 +40,8 @@ impl Net {
         Self::default()
     }
 
-    /// Our own stack with these addresses, and the operating system's sockets for all others.
-    pub fn own(sockets: SocketControl, addresses: Vec<IpAddr>) -> Self {
+    /// Our own stack with these addresses, on each of its engine cores, and the operating system's sockets for all others.
+    pub fn own(sockets: Vec<SocketControl>, addresses: Vec<IpAddr>) -> Self {
         Self { own: Some(Arc::new(OwnNet { sockets, addresses })) }
     }
 
@@ -51,8 +53,9 @@ impl Net {
         if let Some(own) = &self.own
             && (own.addresses.contains(&address.ip()) || address.ip().is_unspecified())
         {
-            let listener = own.sockets.listen(address, OWN_BACKLOG).map_err(io_error)?;
-            return Ok(Listener::Own(listener, address));
+            let listen = |sockets: &SocketControl| sockets.listen(address, OWN_BACKLOG).map_err(io_error);
+            let listeners = own.sockets.iter().map(listen).collect::<io::Result<_>>()?;
+            return Ok(Listener::Own(OwnListeners { cores: listeners, address, first: AtomicUsize::new(0) }));
         }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -71,13 +74,30 @@ impl Net {
     }
 }
 
+/// The listeners of all engine cores' own stacks at one address.
+#[derive(Debug)]
+pub struct OwnListeners {
+    cores: Vec<OwnListener>,
+    address: SocketAddr,
+    /// Which is asked first: in turn, so that many connections to one core keep those to another waiting no longer than one.
+    first: AtomicUsize,
+}
+
+impl OwnListeners {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<Result<OwnStream, TcpError>> {
+        let first = self.first.fetch_add(1, Ordering::Relaxed);
+        let in_turn = self.cores.iter().cycle().skip(first % self.cores.len().max(1)).take(self.cores.len());
+        in_turn.map(|listener| listener.poll_accept(context)).find(Poll::is_ready).unwrap_or(Poll::Pending)
+    }
+}
+
 /// Waits for connections.
 #[derive(Debug)]
 pub enum Listener {
     /// On the operating system's sockets.
     Kernel(TcpListener),
-    /// On our own stack, and where.
-    Own(OwnListener, SocketAddr),
+    /// On our own stack.
+    Own(OwnListeners),
 }
 
 impl Listener {
@@ -88,7 +108,7 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(listener) => listener.local_addr(),
-            Self::Own(_, address) => Ok(*address),
+            Self::Own(own) => Ok(own.address),
         }
     }
 
@@ -99,9 +119,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Kernel(listener) => listener.accept().await.map(|(stream, _)| Stream::Kernel(stream)),
-            Self::Own(listener, _) => {
-                std::future::poll_fn(|context| listener.poll_accept(context)).await.map(Stream::Own).map_err(io_error)
-            }
+            Self::Own(own) => std::future::poll_fn(|context| own.poll_accept(context)).await.map(Stream::Own).map_err(io_error),
         }
     }
 }

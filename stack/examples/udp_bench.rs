@@ -1,16 +1,17 @@
 //! Cost of our own work per RTP packet: payload copied into a frame of the port, headers and checksums made, over a port that sends
 //! nowhere.
 //!
-//! `cargo run --release -p stack --example udp_bench [payload bytes] [flows]`
+//! `cargo run --release -p stack --example udp_bench [payload bytes] [flows] [cores that share the interface]`
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
+use stack::exchange::{ExchangePort, Wake, exchange};
 use stack::host::{FlowId, FlowSpec, Host};
 use stack::host_port::{StackConfig, StackHost};
-use stack::iface::IfaceConfig;
+use stack::iface::{IfaceConfig, Owners, PortBlock};
 use stack::port::{Port, PortCounters};
 
 /// Short rounds, so that many are not disturbed by others on the machine.
@@ -92,7 +93,7 @@ fn arp_reply() -> Vec<u8> {
     frame
 }
 
-fn ns_per_packet(host: &mut StackHost<NullPort>, flows: &[FlowId], payload: &[u8]) -> f64 {
+fn ns_per_packet<P: Port>(host: &mut StackHost<P>, flows: &[FlowId], payload: &[u8]) -> f64 {
     let start = Instant::now();
     let mut at = 0;
     for burst in 0..PACKETS_PER_ROUND / BURST {
@@ -111,7 +112,22 @@ fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse().expect("a number"));
     let payload_bytes: usize = numbers.next().unwrap_or(1400);
     let flow_count: usize = numbers.next().unwrap_or(1000);
-    let port = NullPort { frames: vec![0; FRAMES * FRAME_BYTES], next: 0, queued: 0, counters: PortCounters::default(), reply: None };
+    let cores: usize = numbers.next().unwrap_or(1);
+    if cores == 1 {
+        measure(payload_bytes, flow_count, null_port(), |port| port);
+    } else {
+        // The first of them; its port stands behind an exchange.
+        let owners = Owners::new(cores, vec![PortBlock { first: 6970, per_core: 2 }], 1);
+        let ports = (0..cores).map(|_| (null_port(), Box::new(|| ()) as Wake)).collect();
+        measure(payload_bytes, flow_count, exchange(ports, &owners, 512).remove(0), ExchangePort::port_mut);
+    }
+}
+
+fn null_port() -> NullPort {
+    NullPort { frames: vec![0; FRAMES * FRAME_BYTES], next: 0, queued: 0, counters: PortCounters::default(), reply: None }
+}
+
+fn measure<P: Port>(payload_bytes: usize, flow_count: usize, port: P, inner: fn(&mut P) -> &mut NullPort) {
     let route = stack::iface::Route { to: "0.0.0.0/0".parse().expect("a prefix"), via: Some([10, 0, 0, 254].into()) };
     let iface = IfaceConfig { addresses: vec!["10.0.0.1/24".parse().expect("an address")], routes: vec![route], ..IfaceConfig::default() };
     let config = StackConfig { iface, flows_max: flow_count as u32, ..StackConfig::default() };
@@ -123,7 +139,7 @@ fn main() {
         })
         .collect();
     host.flush_streams(0);
-    host.port_mut().reply = Some(arp_reply());
+    inner(host.port_mut()).reply = Some(arp_reply());
     host.receive(1, 64, &mut |_, _| {});
     let payload: Vec<u8> = (0..payload_bytes).map(|at| at as u8).collect();
     let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| ns_per_packet(&mut host, &flows, &payload)).collect();

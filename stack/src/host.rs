@@ -13,6 +13,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::exchange::ExchangeCounters;
 use crate::iface::IfaceCounters;
 use crate::port::PortCounters;
 use crate::tcp::TcpCounters;
@@ -117,6 +118,10 @@ pub struct Layers {
     pub tcp: TcpCounters,
     /// Frames that the driver steered to the port, and those that it left to the kernel; where there is such a driver.
     pub steered: Option<(u64, u64)>,
+    /// Frames for us that came by queues of the interface that nobody serves; where there is such a driver.
+    pub unserved: Option<u64>,
+    /// What went between cores that share an interface.
+    pub exchanged: ExchangeCounters,
 }
 
 /// What delivery needs of a network. All calls come from one engine core; none blocks, and none allocates after start

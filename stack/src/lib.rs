@@ -6,6 +6,7 @@
 //! - [`iface`]: link and network layer of our own stack: Ethernet, ARP, NDP, IP, ICMP, headers of UDP flows.
 //! - [`host_port`]: the `Host` seam on our own stack over a port.
 //! - [`sockets`]: TCP connections of an engine core, used from the control core.
+//! - [`exchange`]: several cores behind one interface: what comes by the wrong queue is handed over.
 //! - [`port`]: the [`Port`](port::Port) seam, a driver's face: Ethernet frames in and out.
 //! - [`tcp`]: TCP with IFQ limiting, all connections of one engine core as a state machine without I/O.
 //! - [`wire`]: the link emulator (rate, delay, loss and so on), and that seam in simulated time over two of these.
@@ -15,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod address;
+pub mod exchange;
 pub mod host;
 pub mod host_port;
 pub mod iface;

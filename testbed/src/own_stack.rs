@@ -7,6 +7,8 @@
 //!                                          sN ── bridge ── tap0 ─────── tactus           (tap)
 //! ```
 //!
+//! With `TACTUS_E2E_CORES=2` as well, every server has two engine cores, and the cable as many queues at each end.
+//!
 //! Needs root. Run the tests in a network namespace of their own (`unshare -n`): the clients' ends are made where the tests run.
 
 use std::io::{self, Write as _};
@@ -39,6 +41,24 @@ pub fn wanted() -> io::Result<Option<Over>> {
     }
 }
 
+/// Says how many engine cores servers on a stack of their own are to have.
+pub const CORES_VARIABLE: &str = "TACTUS_E2E_CORES";
+
+/// What the environment asks for; 1 if it says nothing.
+///
+/// # Errors
+/// The variable is no number of cores.
+fn cores() -> io::Result<u32> {
+    match std::env::var(CORES_VARIABLE) {
+        Err(_) => Ok(1),
+        Ok(text) => text
+            .parse()
+            .ok()
+            .filter(|cores| (1..=16).contains(cores))
+            .ok_or_else(|| io::Error::other(format!("{CORES_VARIABLE}={text}: a number from 1 to 16"))),
+    }
+}
+
 /// Networks given out by this process.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
@@ -67,17 +87,22 @@ fn options(over: Over, net: u8, ipv6: bool) -> Vec<(String, String)> {
 pub fn start(over: Over, binary: &Path, media: &Path, arguments: &[&str]) -> io::Result<Child> {
     let net = NEXT.fetch_add(1, Ordering::Relaxed);
     let ipv6 = arguments.windows(2).any(|pair| pair[0] == "--rtsp" && pair[1].starts_with('['));
-    let options = options(over, net, ipv6);
+    let mut options = options(over, net, ipv6);
+    let cores = cores()?;
+    if cores > 1 {
+        options.push(("--engine-cores".to_owned(), format!("0-{}", cores - 1)));
+    }
     let mut command = Command::new("unshare");
     // It waits until its interface is there, and then becomes the server.
+    let queues = if cores > 1 { " multi_queue" } else { "" };
     let script = match over {
-        Over::AfXdp => "read -r _ && ip link set lo up && ip link set s0 up && exec \"$@\" </dev/null",
-        Over::Tap => {
-            "read -r _ && ip link set lo up && ip tuntap add tap0 mode tap && ip link add br0 type bridge && ip link set s0 master br0 && \
+        Over::AfXdp => "read -r _ && ip link set lo up && ip link set s0 up && exec \"$@\" </dev/null".to_owned(),
+        Over::Tap => format!(
+            "read -r _ && ip link set lo up && ip tuntap add tap0 mode tap{queues} && ip link add br0 type bridge && ip link set s0 master br0 && \
              ip link set tap0 master br0 && ip link set s0 up && ip link set tap0 up && ip link set br0 up && exec \"$@\" </dev/null"
-        }
+        ),
     };
-    command.args(["-n", "sh", "-c", script, "sh"]).arg(binary).arg("serve").arg("--media").arg(media).args(["--index-cache", "off"]);
+    command.args(["-n", "sh", "-c", &script, "sh"]).arg(binary).arg("serve").arg("--media").arg(media).args(["--index-cache", "off"]);
     for (name, value) in &options {
         command.args([name, value]);
     }
@@ -90,7 +115,7 @@ pub fn start(over: Over, binary: &Path, media: &Path, arguments: &[&str]) -> io:
         }
     }
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let connected = connect(net, child.id());
+    let connected = connect(net, child.id(), cores);
     let go = connected.and_then(|()| child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"go\n")));
     if let Err(error) = go {
         let _ = child.kill();
@@ -101,11 +126,13 @@ pub fn start(over: Over, binary: &Path, media: &Path, arguments: &[&str]) -> io:
 }
 
 /// Makes the cable between this namespace and that of process `pid`.
-fn connect(net: u8, pid: u32) -> io::Result<()> {
+fn connect(net: u8, pid: u32, queues: u32) -> io::Result<()> {
     let own = format!("c{net}x{}", std::process::id() % 100_000);
     let pid = pid.to_string();
     wait_for_namespace(&pid)?;
-    run("ip", &["link", "add", &own, "type", "veth", "peer", "name", "s0", "netns", &pid])?;
+    let queues = queues.to_string();
+    let count = ["numrxqueues", &queues, "numtxqueues", &queues];
+    run("ip", &[&["link", "add", &own], &count[..], &["type", "veth", "peer", "name", "s0", "netns", &pid], &count[..]].concat())?;
     run("ip", &["addr", "add", &format!("10.200.{net}.2/24"), "dev", &own])?;
     run("ip", &["addr", "add", &format!("fd00:200:{net}::2/64"), "dev", &own, "nodad"])?;
     // The kernel leaves checksums unfinished on virtual interfaces, and only a kernel forgives that.

@@ -45,6 +45,7 @@ const UNSAFE_FILES: &[&str] = &[
     "hugepages/src/prefetch.rs",
     "pacing/src/clock/sys.rs",
     "stack/examples/host_send.rs",
+    "stack/src/exchange/ring.rs",
     "stack/src/kernel/mmsg.rs",
     "stack/src/kernel/sockopt.rs",
     "stack/tests/tcp/allocation.rs",

@@ -313,7 +313,7 @@ async fn log_engine(engine: &impl Engine) {
         tracing::info!(
             "engine core {}: {place}; {}, RTP port {rtp}, RTCP port {rtcp}; buffers {memory} on {}; disk: {}",
             core.core,
-            status.net,
+            core.net,
             core.memory,
             core.disk
         );

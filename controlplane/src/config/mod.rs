@@ -191,9 +191,6 @@ pub enum Conflict {
     /// Steering needs to know the ports.
     #[error("port 0 (any) is for the system's sockets: give rtsp and rtp-port numbers")]
     AnyPort,
-    /// What arrives for a session may come in by any queue, and one core has the session.
-    #[error("our own stack runs on one engine core, not on {0}: name one CPU in engine-cores")]
-    OwnStackCores(usize),
 }
 
 /// Fewest chunks that an engine core works with.

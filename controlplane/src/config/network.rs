@@ -168,10 +168,6 @@ pub(super) fn check(config: &Config) -> Result<(), Conflict> {
     if config.rtp_port == 0 || rtsp.port() == 0 {
         return Err(Conflict::AnyPort);
     }
-    let cores = config.engine_cores.count();
-    if cores > 1 {
-        return Err(Conflict::OwnStackCores(cores));
-    }
     Ok(())
 }
 

@@ -145,7 +145,11 @@ impl Engine for FakeEngine {
             disk: "io_uring".into(),
             memory: "4 KiB pages".into(),
             // One with and one without a stack of its own, so that the shape has both.
-            own_stack: (core == 1).then(|| OwnStackStatus { left_to_kernel: Some(7), ..OwnStackStatus::default() }),
+            own_stack: (core == 1).then(|| OwnStackStatus {
+                left_to_kernel: Some(7),
+                on_other_queues: Some(0),
+                ..OwnStackStatus::default()
+            }),
             ..CoreStatus::default()
         };
         let disk = DiskStatus { device: 1, profile: "measured".into(), promised: 0.25, share: 0.8, read_us: 150 };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dataplane::disks::MediaFile;
 use dataplane::engine::local::{LocalCore, LocalCoreConfig, Told, start};
 use dataplane::engine::net::{ByteStream, SocketControl};
+use dataplane::engine::own::Seat;
 use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
 use dataplane::gdsl::Outcome;
 use pacing::cpu::{Cost, CpuBudget, Work};
@@ -72,11 +73,12 @@ impl Core {
     pub(super) fn start(
         index: usize,
         config: LocalCoreConfig,
+        seat: Option<Seat>,
         cpu_share_permille: u64,
         told: Told,
     ) -> Result<(Self, Option<SocketControl>), String> {
         let sessions_max = config.sessions_max;
-        let (handle, sockets) = start(index, config, told)?;
+        let (handle, sockets) = start(index, config, seat, told)?;
         let chunks_max = handle.facts().chunks.saturating_sub(CHUNK_SLACK);
         let core = Self {
             index,

@@ -12,7 +12,7 @@ use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::disks::CyclicConfig;
 use dataplane::engine::local::{DEVICE_DEPTH_MAX, LocalCoreConfig};
 use dataplane::engine::net::{Handover, SocketControl};
-use dataplane::engine::own::OwnNetConfig;
+use dataplane::engine::own::{self, OwnNetConfig};
 use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
@@ -104,8 +104,8 @@ pub struct LocalEngine {
     titles: Arc<Titles>,
     sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
     streams: Arc<Mutex<Streams>>,
-    /// Connections of the engine core's own stack, and what is rung when they have something to tell.
-    sockets: Option<SocketControl>,
+    /// Connections of the engine cores' own stacks, by core, and what is rung when they have something to tell. None on kernel sockets.
+    sockets: Vec<SocketControl>,
     sockets_bell: Arc<Notify>,
     next_id: AtomicU64,
     monitor: Monitor,
@@ -137,7 +137,9 @@ impl LocalEngine {
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
         let streams: Arc<Mutex<Streams>> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
-        let (mut cores, mut sockets) = (Vec::new(), None);
+        let (mut cores, mut sockets) = (Vec::new(), Vec::new());
+        let seats = config.own_net.as_ref().map(|own| own::seats(own, config.cpus.len(), config.rtp_port)).transpose()?;
+        let mut seats = seats.unwrap_or_default().into_iter();
         let sockets_bell: Arc<Notify> = Arc::default();
         for (index, &cpu) in config.cpus.iter().enumerate() {
             let step = u16::try_from(2 * index).unwrap_or(u16::MAX);
@@ -156,8 +158,9 @@ impl LocalEngine {
                 own_net: config.own_net.clone(),
             };
             let bell = Arc::clone(&sockets_bell);
-            let (core, core_sockets) = Core::start(index, core_config, config.cpu_share_permille, Box::new(move || bell.notify_one()))?;
-            sockets = sockets.or(core_sockets);
+            let (core, core_sockets) =
+                Core::start(index, core_config, seats.next(), config.cpu_share_permille, Box::new(move || bell.notify_one()))?;
+            sockets.extend(core_sockets);
             let core = Arc::new(core);
             let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
             std::thread::Builder::new()
@@ -177,18 +180,19 @@ impl LocalEngine {
 
     /// Where RTSP and the monitor can listen.
     pub fn net(&self) -> Net {
-        match (&self.sockets, &self.config.own_net) {
-            (Some(sockets), Some(own)) => Net::own(sockets.clone(), own.addresses.iter().map(|(ip, _)| *ip).collect()),
-            _ => Net::kernel(),
+        match &self.config.own_net {
+            Some(own) => Net::own(self.sockets.clone(), own.addresses.iter().map(|(ip, _)| *ip).collect()),
+            None => Net::kernel(),
         }
     }
 
-    /// Carries what the engine core's own stack tells to those who wait for it, for as long as the engine exists.
+    /// Carries what the engine cores' own stacks tell to those who wait for it, for as long as the engine exists.
     pub async fn carry_sockets(self: Arc<Self>) {
-        let Some(sockets) = &self.sockets else { return };
         loop {
-            sockets.pump();
-            if sockets.lie_down() {
+            self.sockets.iter().for_each(SocketControl::pump);
+            // All of them lie down, whatever one says: each rings only from then on.
+            let busy = self.sockets.iter().filter(|sockets| !sockets.lie_down()).count();
+            if busy == 0 {
                 self.sockets_bell.notified().await;
             } else {
                 tokio::task::yield_now().await;
@@ -235,6 +239,17 @@ impl LocalEngine {
     /// The least loaded engine core.
     fn choose_core(&self) -> Option<Arc<Core>> {
         self.cores.iter().min_by_key(|core| core.sessions.load(Ordering::Relaxed)).cloned()
+    }
+
+    /// The engine core that can have a connection: of its own stack's, only the one that it came to.
+    fn core_of(&self, connection: &Handover) -> Option<Arc<Core>> {
+        match connection {
+            Handover::Socket(_) => self.choose_core(),
+            Handover::Connection(lent, _) => {
+                let index = self.sockets.iter().position(|sockets| sockets.has_lent(lent))?;
+                self.cores.get(index).cloned()
+            }
+        }
     }
 
     async fn look_up(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
@@ -479,7 +494,7 @@ impl Engine for LocalEngine {
     }
 
     async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
-        let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
+        let core = self.core_of(&connection).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let token = StreamToken(self.new_id());
         let ender = Ender::of(&connection).map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
         let mut attaching = Attaching { core: &core, token, done: false };

@@ -76,12 +76,13 @@ fn core_status(core: &Core, report: &CoreReport) -> CoreStatus {
         chunks_free: report.chunks_free as u64,
         chunk_bytes: facts.chunk_bytes as u64,
         memory: facts.memory.clone(),
+        net: facts.net.clone(),
         own_stack: report.layers.as_ref().map(own_stack),
     }
 }
 
 fn own_stack(layers: &Layers) -> OwnStackStatus {
-    let Layers { port, iface, tcp, steered } = layers;
+    let Layers { port, iface, tcp, steered, unserved, exchanged } = layers;
     OwnStackStatus {
         rx_frames: port.rx_frames,
         rx_bytes: port.rx_bytes,
@@ -92,6 +93,10 @@ fn own_stack(layers: &Layers) -> OwnStackStatus {
         tx_full: port.tx_full,
         steered_to_us: steered.map(|(to_us, _)| to_us),
         left_to_kernel: steered.map(|(_, to_kernel)| to_kernel),
+        on_other_queues: *unserved,
+        handed_over: exchanged.handed_over,
+        taken_over: exchanged.taken_over,
+        handover_dropped: exchanged.dropped,
         malformed: iface.dropped_malformed,
         bad_checksums: iface.dropped_checksum,
         fragments_refused: iface.dropped_fragments,

@@ -2,18 +2,22 @@
 
 use std::os::fd::RawFd;
 
+use stack::exchange::{ExchangeCounters, ExchangePort};
 use stack::port::{Port, PortCounters};
 
 use crate::ports::af_xdp::AfXdpPort;
 use crate::ports::tap::TapPort;
 
 /// A port of whichever kind was asked for.
-#[expect(clippy::large_enum_variant, reason = "an engine core has one, for as long as it runs")]
 pub enum AnyPort {
     /// A queue of an interface, past the kernel's network stack.
     AfXdp(AfXdpPort),
     /// A TAP device.
     Tap(TapPort),
+    /// One of several queues of an interface.
+    AfXdpShared(ExchangePort<AfXdpPort>),
+    /// One of several queues of a TAP device.
+    TapShared(ExchangePort<TapPort>),
 }
 
 /// Calls the same method of whichever port it is.
@@ -22,22 +26,48 @@ macro_rules! either {
         match $self {
             AnyPort::AfXdp($port) => $call,
             AnyPort::Tap($port) => $call,
+            AnyPort::AfXdpShared($port) => $call,
+            AnyPort::TapShared($port) => $call,
         }
     };
 }
 
 impl AnyPort {
+    fn af_xdp(&self) -> Option<&AfXdpPort> {
+        match self {
+            Self::AfXdp(port) => Some(port),
+            Self::AfXdpShared(shared) => Some(shared.port()),
+            Self::Tap(_) | Self::TapShared(_) => None,
+        }
+    }
+
     /// Frames that were steered to us, and those that went to the kernel.
     pub fn steered(&self) -> Option<(u64, u64)> {
+        self.af_xdp().map(AfXdpPort::steered)
+    }
+
+    /// Frames for us that came by queues that no engine core serves; the first engine core tells of all.
+    pub fn unserved(&self) -> Option<u64> {
+        self.af_xdp().map(AfXdpPort::unserved)
+    }
+
+    /// What went between engine cores.
+    pub fn exchanged(&self) -> ExchangeCounters {
         match self {
-            Self::AfXdp(port) => Some(port.steered()),
-            Self::Tap(_) => None,
+            Self::AfXdp(_) | Self::Tap(_) => ExchangeCounters::default(),
+            Self::AfXdpShared(shared) => shared.exchanged(),
+            Self::TapShared(shared) => shared.exchanged(),
         }
     }
 
     /// What it is and how it works, in words for the start-up message.
     pub fn describe(&self) -> String {
-        either!(self, port => port.describe())
+        match self {
+            Self::AfXdp(port) => port.describe(),
+            Self::Tap(port) => port.describe(),
+            Self::AfXdpShared(shared) => shared.port().describe(),
+            Self::TapShared(shared) => shared.port().describe(),
+        }
     }
 }
 

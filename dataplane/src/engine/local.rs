@@ -10,7 +10,7 @@ use stack::kernel::{KernelConfig, KernelHost};
 use super::core::CoreConfig;
 use super::eventfd::EventFd;
 use super::net::{AnyHost, ByteStream, SocketControl};
-use super::own::{self, OwnNetConfig};
+use super::own::{self, OwnNetConfig, Seat};
 use super::thread::{CoreHandle, Parts, Poll, ThreadConfig, spawn};
 use crate::disks::{AnyDisk, CyclicConfig, MediaFile};
 
@@ -49,25 +49,30 @@ pub struct LocalCoreConfig {
     pub realtime: bool,
     /// A file on the file system that will be read, to find out how it can be read best.
     pub probe: Option<PathBuf>,
-    /// Our own stack in place of kernel sockets.
+    /// Our own stack in place of kernel sockets; it needs a [`Seat`].
     pub own_net: Option<OwnNetConfig>,
 }
 
 /// Called on an engine core when the control core should see to the sockets of the core's own stack.
 pub type Told = Box<dyn Fn() + Send + Sync>;
 
-/// Starts engine core `index`. With a stack of its own, the control core's half of its sockets comes with it.
+/// Starts engine core `index`. With a stack of its own it takes its `seat` at the interface, and the control core's half of its sockets
+/// comes with it.
 ///
 /// # Errors
 /// A sentence that says what could not be had.
-pub fn start(index: usize, config: LocalCoreConfig, told: Told) -> Result<(LocalCore, Option<SocketControl>), String> {
-    let wake = Arc::new(EventFd::new().map_err(|e| format!("cannot make an eventfd: {e}"))?);
-    let (own, sockets) = match &config.own_net {
-        Some(own) => {
-            let (own, sockets) = own::open(own, config.rtp_port, config.sessions_max, TX_FRAMES, Arc::clone(&wake), told)?;
+pub fn start(index: usize, config: LocalCoreConfig, seat: Option<Seat>, told: Told) -> Result<(LocalCore, Option<SocketControl>), String> {
+    let wake = match &seat {
+        Some(seat) => Arc::clone(&seat.wake),
+        None => Arc::new(EventFd::new().map_err(|e| format!("cannot make an eventfd: {e}"))?),
+    };
+    let (own, sockets) = match (&config.own_net, seat) {
+        (Some(own), Some(seat)) => {
+            let (own, sockets) = own::open(own, seat, config.sessions_max, TX_FRAMES, told)?;
             (Some(own), Some(sockets))
         }
-        None => (None, None),
+        (Some(_), None) => return Err(format!("engine core {index} has no queue of the interface")),
+        (None, _) => (None, None),
     };
     // Two tracks a session on average; more tracks mean fewer sessions.
     let tracks_max = config.sessions_max.saturating_mul(2).max(8);

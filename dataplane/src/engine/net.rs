@@ -158,7 +158,10 @@ impl Host for AnyHost {
     fn own_layers(&self) -> Option<Layers> {
         match self {
             Self::Kernel(_) => None,
-            Self::Own(host) => host.own_layers().map(|layers| Layers { steered: host.port().steered(), ..layers }),
+            Self::Own(host) => host.own_layers().map(|layers| {
+                let port = host.port();
+                Layers { steered: port.steered(), unserved: port.unserved(), exchanged: port.exchanged(), ..layers }
+            }),
         }
     }
 }

@@ -1,14 +1,17 @@
 //! An engine core's own stack: the driver, the addresses, and the socket layer that the control core uses its TCP by.
 //!
-//! One engine core: RTSP and RTCP of a session may arrive on any queue of a card with several, and only one core has the session.
+//! Several engine cores share the addresses: each has a queue of the interface, a stack and a pair of UDP ports of its own, and what comes by
+//! another's queue is handed over to it ([`stack::exchange`]). A TCP connection belongs to the core that the owners' hash names, and an
+//! interleaved session to the core of its connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use pacing::Clock;
+use stack::exchange::{ExchangePort, Wake, exchange};
 use stack::host_port::{StackConfig, StackHost};
-use stack::iface::{Cidr, IfaceConfig, Route, link_local};
-use stack::port::Port as _;
+use stack::iface::{Cidr, IfaceConfig, Owners, PortBlock, Route, link_local};
+use stack::port::Port;
 use stack::sockets::{SocketConfig, SocketControl, SocketEngine, socket_pair};
 use stack::tcp::TcpConfig;
 
@@ -24,6 +27,10 @@ const TCP_POOL_BYTES: usize = 64 << 20;
 const TCP_BUFFER_BYTES: usize = 256 << 10;
 /// Frames of the port that only RTP may use.
 const RESERVED_FRAMES: usize = 256;
+/// UDP ports of an engine core: RTP and RTCP.
+const PORTS_PER_CORE: u16 = 2;
+/// Frames that may be under way from one engine core to another: 6 ms of the largest at 1 Gbps.
+const RING_FRAMES: usize = 512;
 
 /// Which driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +52,18 @@ pub struct OwnNetConfig {
     pub gateways: Vec<IpAddr>,
 }
 
+/// An engine core's place at the interface, for [`open`].
+pub struct Seat {
+    port: AnyPort,
+    /// Wakes the engine core.
+    pub(super) wake: Arc<EventFd>,
+    /// UDP ports of RTP and RTCP.
+    ports: [u16; 2],
+    /// TCP ports, first and last, for connections that are opened from here; `None`: any.
+    outgoing: Option<(u16, u16)>,
+    notes: Vec<String>,
+}
+
 /// What [`open`] gives: what the engine core's thread is to make its host of.
 pub struct OwnNet {
     port: AnyPort,
@@ -62,37 +81,87 @@ impl OwnNet {
     }
 }
 
-/// Opens the driver and makes both halves of the socket layer. `wake` wakes the engine core; `told` is called on the engine core when the
-/// control core should [pump](SocketControl::pump).
+/// Opens the driver, with a queue for each engine core; the first has `rtp_port` and the next one, each other the two ports above.
 ///
 /// # Errors
 /// A sentence that says what could not be had, and what to do about it.
+pub fn seats(own: &OwnNetConfig, cores: usize, rtp_port: u16) -> Result<Vec<Seat>, String> {
+    let ips: Vec<IpAddr> = own.addresses.iter().map(|(ip, _)| *ip).collect();
+    let wakes = (0..cores).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>();
+    let wakes = wakes.map_err(|e| format!("cannot make an eventfd: {e}"))?;
+    let block = PortBlock { first: rtp_port, per_core: PORTS_PER_CORE };
+    let owners = Owners::new(cores, vec![block], secret());
+    let (ports, mut notes) = match &own.driver {
+        Driver::AfXdp(interface) => {
+            let (ports, notes) = open_queues(interface, cores, &ips)?;
+            (shared(ports, &wakes, &owners, AnyPort::AfXdp, AnyPort::AfXdpShared), notes)
+        }
+        Driver::Tap(name) => {
+            let options = tap::Options::new(name.clone());
+            let ports =
+                if cores > 1 { tap::TapPort::open_queues(&options, cores) } else { tap::TapPort::open(&options).map(|port| vec![port]) };
+            let ports = shared(ports.map_err(|e| e.to_string())?, &wakes, &owners, AnyPort::Tap, AnyPort::TapShared);
+            (ports, vec![format!("{name}: a TAP device costs a system call for each frame; af_xdp:IFACE is faster")])
+        }
+    };
+    let seat = |(core, (port, wake)): (usize, (AnyPort, Arc<EventFd>))| {
+        let first = u16::try_from(core).unwrap_or(u16::MAX).saturating_mul(PORTS_PER_CORE).saturating_add(rtp_port);
+        let outgoing = (cores > 1).then(|| owners.outgoing_ports(core));
+        Seat { port, wake, ports: [first, first.saturating_add(1)], outgoing, notes: std::mem::take(&mut notes) }
+    };
+    Ok(ports.into_iter().zip(wakes).enumerate().map(seat).collect())
+}
+
+/// The ports as engine cores have them: a single one as it is, several joined.
+fn shared<P: Port>(
+    ports: Vec<P>,
+    wakes: &[Arc<EventFd>],
+    owners: &Owners,
+    alone: fn(P) -> AnyPort,
+    joined: fn(ExchangePort<P>) -> AnyPort,
+) -> Vec<AnyPort> {
+    if ports.len() == 1 {
+        return ports.into_iter().map(alone).collect();
+    }
+    let wake = |wake: &Arc<EventFd>| {
+        let wake = Arc::clone(wake);
+        Box::new(move || wake.notify()) as Wake
+    };
+    let ports = ports.into_iter().zip(wakes.iter().map(wake)).collect();
+    exchange(ports, owners, RING_FRAMES).into_iter().map(joined).collect()
+}
+
+/// Makes an engine core's stack and both halves of its socket layer. `told` is called on the engine core when the control core should
+/// [pump](SocketControl::pump).
+///
+/// # Errors
+/// A sentence that says what is wrong with the addresses.
 pub fn open(
     own: &OwnNetConfig,
-    rtp_port: u16,
+    seat: Seat,
     sessions_max: u32,
     tx_frames: usize,
-    wake: Arc<EventFd>,
     told: Box<dyn Fn() + Send + Sync>,
 ) -> Result<(OwnNet, SocketControl), String> {
     let iface = iface_config(own)?;
-    let ips: Vec<IpAddr> = own.addresses.iter().map(|(ip, _)| *ip).collect();
-    let (port, notes) = open_port(&own.driver, &ips)?;
+    let Seat { port, wake, ports, outgoing, notes } = seat;
     let sessions = sessions_max as usize;
     let connections_max = sessions + CONNECTIONS_EXTRA;
+    let tcp_defaults = TcpConfig::default();
     let tcp = TcpConfig {
         connections_max,
         send_buffer_bytes: TCP_BUFFER_BYTES,
         recv_buffer_bytes: TCP_BUFFER_BYTES,
         pool_bytes: TCP_POOL_BYTES,
-        ..TcpConfig::default()
+        ephemeral_ports: outgoing.unwrap_or(tcp_defaults.ephemeral_ports),
+        ..tcp_defaults
     };
     let sockets = SocketConfig { sockets_max: (connections_max + 64) as u32, ..SocketConfig::default() };
     let (engine, control) = socket_pair(sockets, connections_max, Box::new(move || wake.notify()), told);
     let config = StackConfig {
         iface,
         tcp,
-        ports: [rtp_port, rtp_port.saturating_add(1)],
+        ports,
         // RTP and RTCP of two tracks a session.
         flows_max: 4 * sessions_max.max(4),
         streams_max: sessions_max,
@@ -103,23 +172,16 @@ pub fn open(
     Ok((OwnNet { port, config, sockets: engine, seed: secret(), notes }, control))
 }
 
-fn open_port(driver: &Driver, ips: &[IpAddr]) -> Result<(AnyPort, Vec<String>), String> {
-    match driver {
-        Driver::AfXdp(interface) => {
-            let mut options = af_xdp::Options::new(interface.clone());
-            options.addresses = ips.to_vec();
-            let mut opened = af_xdp::open(&options).map_err(|e| e.to_string())?;
-            let port = opened.ports.pop().ok_or("the interface has no queue")?;
-            if ips.iter().any(IpAddr::is_ipv6) {
-                opened.steering.add_address(IpAddr::V6(link_local(port.mac()))).map_err(|e| e.to_string())?;
-            }
-            Ok((AnyPort::AfXdp(port), opened.notes))
-        }
-        Driver::Tap(name) => {
-            let port = tap::TapPort::open(&tap::Options::new(name.clone())).map_err(|e| e.to_string())?;
-            Ok((AnyPort::Tap(port), vec![format!("{name}: a TAP device costs a system call for each frame; af_xdp:IFACE is faster")]))
-        }
+/// A queue of the interface for each engine core.
+fn open_queues(interface: &str, cores: usize, ips: &[IpAddr]) -> Result<(Vec<af_xdp::AfXdpPort>, Vec<String>), String> {
+    let mut options = af_xdp::Options::new(interface);
+    options.addresses = ips.to_vec();
+    options.queues = u32::try_from(cores).unwrap_or(u32::MAX);
+    let opened = af_xdp::open(&options).map_err(|e| e.to_string())?;
+    if ips.iter().any(IpAddr::is_ipv6) {
+        opened.steering.add_address(IpAddr::V6(link_local(opened.netdev.mac))).map_err(|e| e.to_string())?;
     }
+    Ok((opened.ports, opened.notes))
 }
 
 fn iface_config(own: &OwnNetConfig) -> Result<IfaceConfig, String> {

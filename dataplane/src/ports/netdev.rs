@@ -49,6 +49,10 @@ pub struct Netdev {
     pub up: bool,
     /// Receive queues in use; 1 when the driver does not tell.
     pub queues: u32,
+    /// Transmit queues in use; 1 when the driver does not tell.
+    pub tx_queues: u32,
+    /// Its queues are pairs of a receive and a transmit queue.
+    pub combined: bool,
 }
 
 const HARDWARE_ETHERNET: u16 = libc::ARPHRD_ETHER;
@@ -178,10 +182,10 @@ impl<'a> Question<'a> {
         self.ask("ask the driver", libc::SIOCETHTOOL as libc::Ioctl, &mut request).ok()
     }
 
-    fn queues(&self) -> Option<u32> {
+    fn channels(&self) -> Option<Channels> {
         let mut channels = Channels { command: ethtool::GET_CHANNELS, ..Channels::default() };
         self.ethtool(&mut channels)?;
-        Some((channels.rx + channels.combined).max(1))
+        Some(channels)
     }
 
     fn driver(&self) -> Option<String> {
@@ -205,14 +209,24 @@ impl Netdev {
     /// [`NetdevError`].
     pub fn find(name: &str) -> Result<Self, NetdevError> {
         let question = Question::new(name)?;
+        let channels = question.channels().unwrap_or_default();
+        let queues = |of: u32| of.saturating_add(channels.combined).max(1);
         Ok(Self {
             name: name.to_owned(),
             index: question.integer("read the index", libc::SIOCGIFINDEX)?.cast_unsigned(),
             mac: question.mac()?,
             mtu_bytes: usize::try_from(question.integer("read the MTU", libc::SIOCGIFMTU)?).unwrap_or(0),
             up: question.flags()? & libc::IFF_UP != 0,
-            queues: question.queues().unwrap_or(1),
+            queues: queues(channels.rx),
+            tx_queues: queues(channels.tx),
+            combined: channels.combined_max > 0 || channels.rx_max == 0,
         })
+    }
+
+    /// What to type so that the interface has `count` queues of each kind.
+    pub fn command_for_queues(&self, count: u32) -> String {
+        let Self { name, combined, .. } = self;
+        if *combined { format!("ethtool -L {name} combined {count}") } else { format!("ethtool -L {name} rx {count} tx {count}") }
     }
 
     /// Name of the driver of the interface of this name, if it says.

@@ -190,7 +190,8 @@ fn what_is_unserved_or_wrong_is_told() {
     }
     let pair = Pair::new(2);
     let refused = |options: Options| pair.near.enter(|| open(&options)).map(drop).unwrap_err();
-    assert!(matches!(refused(Options { queues: 3, ..options() }), AfXdpError::Queues { have: 2, last: 2, .. }));
+    let few = refused(Options { queues: 3, ..options() });
+    assert!(matches!(few, AfXdpError::Queues { have: 2, last: 2, .. }) && few.to_string().contains("ethtool -L near rx 3 tx 3"), "{few}");
     assert!(matches!(refused(Options { queues: 0, ..options() }), AfXdpError::Queues { .. }));
     assert!(matches!(refused(Options { interface: "none".into(), ..options() }), AfXdpError::Netdev(_)));
     assert!(matches!(refused(Options { interface: "lo".into(), ..options() }), AfXdpError::Netdev(_)));

@@ -5,4 +5,5 @@ mod endurance;
 mod frames;
 mod namespaces;
 mod own_stack;
+mod queues;
 mod tap;

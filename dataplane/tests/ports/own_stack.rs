@@ -19,17 +19,17 @@ use stack::tcp::TcpConfig;
 use super::af_xdp::open_near;
 use super::namespaces::{FAR, NEAR, Namespace, OUR_IP, Pair, root_or_skip, run};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const OUR_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2);
 const ECHO_PORT: u16 = 6970;
-const TCP_PORT: u16 = 5540;
+pub const TCP_PORT: u16 = 5540;
 /// What an IPv6 packet has room for; a host with both kinds of addresses takes no more.
 const DATAGRAM_BYTES_MAX: usize = 1452;
 const TRANSFER_BYTES: usize = 3 << 20;
 
 /// A host that sends back whatever comes, by UDP and by TCP.
-struct Echo<P: Port> {
-    host: StackHost<P>,
+pub struct Echo<P: Port> {
+    pub host: StackHost<P>,
     control: SocketControl,
     listeners: [Listener; 2],
     flows: HashMap<SocketAddr, FlowId>,
@@ -39,17 +39,21 @@ struct Echo<P: Port> {
 
 impl<P: Port> Echo<P> {
     fn new(port: P) -> Self {
+        Self::with_ports(port, StackConfig::default().ports)
+    }
+
+    pub fn with_ports(port: P, ports: [u16; 2]) -> Self {
         let tcp = TcpConfig { connections_max: 64, pool_bytes: 16 << 20, ..TcpConfig::default() };
         let (engine, control) = socket_pair(SocketConfig::default(), tcp.connections_max, Box::new(|| ()), Box::new(|| ()));
         let addresses = vec!["10.77.0.2/24".parse().unwrap(), "2001:db8:77::2/64".parse().unwrap()];
         let iface = IfaceConfig { addresses, detect_duplicates: false, ..IfaceConfig::default() };
-        let host = StackHost::new(StackConfig { iface, tcp, ..StackConfig::default() }, port, Some(engine), 1, 0);
+        let host = StackHost::new(StackConfig { iface, tcp, ports, ..StackConfig::default() }, port, Some(engine), 1, 0);
         let listeners = [Ipv4Addr::UNSPECIFIED.into(), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
             .map(|any: IpAddr| control.listen((any, TCP_PORT).into(), 16).unwrap());
         Self { host, control, listeners, flows: HashMap::new(), streams: Vec::new(), start: Instant::now() }
     }
 
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         let now_ns = self.start.elapsed().as_nanos() as u64;
         let mut came = Vec::new();
         self.host.receive(now_ns, 64, &mut |received, bytes| came.push((received, bytes.to_vec())));
@@ -93,6 +97,12 @@ impl<P: Port> Echo<P> {
 
     /// Turns while `work` goes on in the namespace.
     fn serve(&mut self, namespace: &Namespace, work: impl FnOnce() + Send) {
+        Self::serve_all(std::slice::from_mut(self), namespace, work);
+    }
+
+    /// The same with several, in turn.
+    pub fn serve_all(all: &mut [Self], namespace: &Namespace, work: impl FnOnce() + Send) {
+        let layers = |all: &[Self]| all.iter().map(|echo| format!("{:?}", echo.host.layers())).collect::<Vec<_>>();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -102,12 +112,14 @@ impl<P: Port> Echo<P> {
             });
             let start = Instant::now();
             while !done.load(Ordering::Acquire) {
-                self.turn();
-                assert!(start.elapsed() < 3 * PATIENCE, "{:?}", self.host.layers());
-                self.host.wait(1_000_000, -1);
+                assert!(start.elapsed() < 3 * PATIENCE, "{:?}", layers(all));
+                for echo in all.iter_mut() {
+                    echo.turn();
+                    echo.host.wait(1_000_000, -1);
+                }
             }
             if let Err(panic) = worker.join().unwrap() {
-                println!("{:?}", self.host.layers());
+                println!("{:?}", layers(all));
                 std::panic::resume_unwind(panic);
             }
         });

@@ -539,7 +539,7 @@ impl<P: Port> Host for StackHost<P> {
 
     fn own_layers(&self) -> Option<Layers> {
         let (port, iface, tcp) = self.layers();
-        Some(Layers { port, iface, tcp, steered: None })
+        Some(Layers { port, iface, tcp, ..Layers::default() })
     }
 }
 

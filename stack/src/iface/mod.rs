@@ -28,6 +28,7 @@ mod ingress;
 mod limit;
 mod ndp;
 mod neighbour;
+mod owner;
 mod routes;
 mod speech;
 mod template;
@@ -38,6 +39,7 @@ pub use config::{ADDRESSES_MAX, IfaceConfig, IfaceCounters, ROUTES_MAX, Route, l
 pub use icmp::{PathError, PathErrorKind};
 pub use ingress::Ingress;
 pub use neighbour::{Asker, Mac, NeighbourState};
+pub use owner::{Owner, Owners, PortBlock};
 pub use speech::FrameOut;
 pub use template::{Path, UdpTemplate};
 

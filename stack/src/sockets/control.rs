@@ -141,6 +141,11 @@ impl SocketControl {
         inner.events.is_empty() && inner.overflow.is_empty()
     }
 
+    /// The connection was lent by this socket layer, so only its engine can use it.
+    pub fn has_lent(&self, lent: &Lent) -> bool {
+        lent.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, &self.0))
+    }
+
     /// Names in use: listeners, connections, and those named in advance.
     pub fn in_use(&self) -> u32 {
         self.0.lock().sockets.len()

@@ -19,6 +19,7 @@ mod counters;
 mod line;
 mod pool;
 mod port;
+mod queues;
 mod ring;
 
 use std::cmp::Reverse;
@@ -29,6 +30,7 @@ pub use self::config::{Bursts, Jitter, JitterKind, WireConfig, WirePool};
 pub use self::counters::{DelayHistogram, WireCounters};
 pub use self::line::{ETHERNET_FRAME_BYTES_MIN, ETHERNET_OVERHEAD_BYTES};
 pub use self::port::{SimCable, SimPort, SimPortConfig, sim_ports};
+pub use self::queues::{SimQueue, sim_queues};
 
 use self::chance::Chance;
 use self::line::Line;

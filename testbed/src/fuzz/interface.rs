@@ -1,5 +1,6 @@
 //! Fuzz target `interface`: frames of any content come in at any time; whatever an interface says about them, another interface
-//! understands.
+//! understands. And where several cores share an interface, the owner that a frame was handed to before anybody looked closer is the one that
+//! its ports belong to.
 //!
 //! ```text
 //! 0x00 n        n x 37 ms pass
@@ -9,13 +10,18 @@
 //! ```
 
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket};
-use stack::iface::{Asker, FrameOut, IfaceConfig, Ingress, Interface};
+use std::net::IpAddr;
+
+use stack::iface::{Asker, FrameOut, IfaceConfig, Ingress, Interface, Owner, Owners, PortBlock};
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const MTU_BYTES: usize = 1500;
 const FRAME_BYTES: usize = MTU_BYTES + 18;
 const NEIGHBOURS_MAX: usize = 16;
+/// Cores that share the interface, and their UDP ports: 6970 to 6975.
+const CORES: usize = 3;
+const UDP: PortBlock = PortBlock { first: 6970, per_core: 2 };
 /// Frames that may be said in answer to one thing that happens: the queues of answers, and what own addresses and neighbours ask.
 const SAID_MAX: usize = 200;
 
@@ -82,8 +88,43 @@ pub fn run(data: &[u8]) {
     assert_eq!((heard.dropped_malformed, heard.dropped_checksum, heard.dropped_fragments), (0, 0, 0), "we speak clearly");
 }
 
+/// Whom our UDP port belongs to.
+fn of_datagram(port: u16) -> Owner {
+    port.checked_sub(UDP.first).map(|nth| usize::from(nth / UDP.per_core)).filter(|core| *core < CORES).map_or(Owner::Here, Owner::Core)
+}
+
+fn ports(header: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *header.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+/// The look from outside agrees with what the interface found out.
+fn check_owner(frame: &[u8], found: &Ingress<'_>) {
+    let owners = Owners::new(CORES, vec![UDP], 1);
+    let of_connection = |remote: IpAddr, theirs, ours| Owner::Core(owners.of_connection(remote, theirs, ours));
+    let expected = match found {
+        Ingress::Udp { to, .. } => of_datagram(to.port()),
+        Ingress::Tcp { from, segment, .. } => match ports(segment) {
+            Some((theirs, ours)) => of_connection(*from, theirs, ours),
+            None => return,
+        },
+        Ingress::Error(error) => match (error.protocol, ports(error.header)) {
+            (6, Some((ours, theirs))) => of_connection(error.remote, theirs, ours),
+            (_, Some((ours, _))) => of_datagram(ours),
+            (_, None) => return,
+        },
+        Ingress::Nothing => {
+            assert!(!matches!(owners.of(frame), Owner::Core(CORES..)), "an owner that does not exist");
+            return;
+        }
+    };
+    assert_eq!(owners.of(frame), expected, "{found:?}");
+}
+
 fn hear(ours: &mut Interface, now_ns: u64, frame: &[u8]) {
-    match ours.ingress(now_ns, frame) {
+    let found = ours.ingress(now_ns, frame);
+    check_owner(frame, &found);
+    match found {
         Ingress::Udp { from, to, payload, packet } => {
             assert!(payload.len() + 28 <= packet.len() && packet.len() <= frame.len());
             assert!(ours.is_usable(to.ip()) && from.ip() != to.ip());

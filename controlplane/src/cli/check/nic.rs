@@ -14,7 +14,8 @@ const MTU_MAX: u64 = 3822;
 pub(super) struct Driver {
     pub(super) name: Option<String>,
     pub(super) offloads: Option<Offloads>,
-    pub(super) queues: Option<u32>,
+    /// Receive queues, transmit queues, and whether they are set in pairs.
+    pub(super) queues: Option<(u32, u32, bool)>,
     pub(super) xdp: Option<XdpFeatures>,
 }
 
@@ -24,7 +25,7 @@ impl Driver {
         Self {
             name: Netdev::driver(interface),
             offloads: Netdev::offloads(interface),
-            queues: netdev.as_ref().map(|netdev| netdev.queues),
+            queues: netdev.as_ref().map(|netdev| (netdev.queues, netdev.tx_queues, netdev.combined)),
             xdp: netdev.and_then(|netdev| xdp_features::ask(netdev.index).ok()),
         }
     }
@@ -79,14 +80,23 @@ fn xdp(driver: &Driver) -> Finding {
 fn queues(driver: &Driver, purpose: &Purpose, interface: &str) -> Finding {
     const SUBJECT: &str = "queues";
     let cores = purpose.engine.len();
+    let pairs = driver.queues.is_none_or(|(.., combined)| combined);
+    let fix =
+        if pairs { format!("ethtool -L {interface} combined {cores}") } else { format!("ethtool -L {interface} rx {cores} tx {cores}") };
     match driver.queues {
-        Some(queues) if queues as usize != cores => Finding::untuned(
+        Some((receive, transmit, _)) if (receive.min(transmit) as usize) < cores => Finding::untuned(
             SUBJECT,
-            format!("{queues} for {cores} engine cores"),
-            "what arrives on a queue without an engine core is not seen, and an engine core without a queue cannot start",
-            vec![format!("ethtool -L {interface} combined {cores}")],
+            format!("{receive} to receive and {transmit} to transmit for {cores} engine cores"),
+            "the server cannot start this way: each engine core needs a queue",
+            vec![fix],
         ),
-        Some(queues) => Finding::fine(SUBJECT, format!("{queues}, one for each engine core")),
+        Some((receive, ..)) if receive as usize > cores => Finding::untuned(
+            SUBJECT,
+            format!("{receive} for {cores} engine cores"),
+            "what arrives for us on a queue without an engine core is lost to us",
+            vec![fix],
+        ),
+        Some((receive, ..)) => Finding::fine(SUBJECT, format!("{receive}, one for each engine core")),
         None => Finding::fine(SUBJECT, format!("{interface} does not tell")),
     }
 }

@@ -62,7 +62,7 @@ fn good_driver() -> Driver {
     Driver {
         name: Some("ice".into()),
         offloads: Some(Offloads { lro: false, rx_vlan: false }),
-        queues: Some(2),
+        queues: Some((2, 2, true)),
         xdp: Some(XdpFeatures { native: true, zero_copy: true }),
     }
 }
@@ -132,7 +132,9 @@ fn what_the_driver_tells_counts() {
         examine(&Machine::new(root.path()), &driver, &purpose("af_xdp:eth1"))
     };
     for (change, subject, fix) in [
-        ((|driver| driver.queues = Some(4)) as fn(&mut Driver), "queues", "ethtool -L eth1 combined 2"),
+        ((|driver| driver.queues = Some((4, 4, true))) as fn(&mut Driver), "queues", "ethtool -L eth1 combined 2"),
+        (|driver| driver.queues = Some((1, 1, true)), "queues", "ethtool -L eth1 combined 2"),
+        (|driver| driver.queues = Some((2, 1, false)), "queues", "ethtool -L eth1 rx 2 tx 2"),
         (|driver| driver.offloads = Some(Offloads { lro: true, rx_vlan: true }), "offloads", "ethtool -K eth1 lro off"),
         (|driver| driver.xdp = Some(XdpFeatures { native: false, zero_copy: false }), "driver-xdp", "XDP_REDIRECT"),
     ] {

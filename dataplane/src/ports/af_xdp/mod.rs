@@ -114,17 +114,19 @@ pub enum AfXdpError {
     },
     /// It has fewer queues.
     #[error(
-        "{interface} has {have} queues, and queues {first} to {last} were asked for; `ethtool -L {interface} combined N`, or fewer engine cores"
+        "{interface} has {have} queues of each kind, and each engine core needs one: queues {first} to {last} were asked for; `{command}`, or fewer engine cores"
     )]
     Queues {
         /// The interface.
         interface: String,
-        /// Queues in use.
+        /// Queues in use that are of both kinds, receive and transmit.
         have: u32,
         /// The first asked for.
         first: u32,
         /// The last asked for.
         last: u32,
+        /// What gives it as many.
+        command: String,
     },
     /// The steering program.
     #[error(transparent)]
@@ -191,8 +193,11 @@ pub fn open(options: &Options) -> Result<Opened, AfXdpError> {
     let mut notes = steering.notes().to_vec();
     if netdev.queues > options.queues {
         notes.push(format!(
-            "{0} spreads what arrives over {1} queues, and {2} are served: frames for us on the others are lost to us; `ethtool -L {0} combined {2}`",
-            netdev.name, netdev.queues, options.queues
+            "{0} spreads what arrives over {1} queues, and {2} are served, one for each engine core: frames for us on the others are lost to us; `{3}`",
+            netdev.name,
+            netdev.queues,
+            options.queues,
+            netdev.command_for_queues(options.queues)
         ));
     }
     let mut ports = Vec::with_capacity(options.queues as usize);
@@ -209,7 +214,12 @@ pub fn open(options: &Options) -> Result<Opened, AfXdpError> {
             zero_copy,
             counters: PortCounters::default(),
             lost: false,
+            unserved: [0..0, 0..0],
         });
+    }
+    if let Some(port) = ports.first_mut() {
+        let last = options.first_queue + options.queues;
+        port.unserved = [0..options.first_queue, last..netdev.queues.min(QUEUES_MAX)];
     }
     Ok(Opened { ports, steering, netdev, notes })
 }
@@ -220,8 +230,11 @@ fn shape(netdev: &Netdev, options: &Options) -> Result<Shape, AfXdpError> {
         return Err(AfXdpError::Down { interface: interface() });
     }
     let last = options.first_queue.saturating_add(options.queues.saturating_sub(1));
-    if options.queues == 0 || last >= netdev.queues.min(QUEUES_MAX) {
-        return Err(AfXdpError::Queues { interface: interface(), have: netdev.queues, first: options.first_queue, last });
+    // A frame leaves by the transmit queue of the same number.
+    let have = netdev.queues.min(netdev.tx_queues).min(QUEUES_MAX);
+    if options.queues == 0 || last >= have {
+        let command = netdev.command_for_queues(last.saturating_add(1));
+        return Err(AfXdpError::Queues { interface: interface(), have, first: options.first_queue, last, command });
     }
     let needed = HEADROOM_BYTES + LINK_HEADER_BYTES + netdev.mtu_bytes;
     let chunk = CHUNK_BYTES.into_iter().find(|chunk| *chunk >= needed);

@@ -1,5 +1,6 @@
 //! The port itself: counting, waiting, describing.
 
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub struct AfXdpPort {
     pub(super) counters: PortCounters,
     /// The interface is gone; frames under way when it went never complete.
     pub(super) lost: bool,
+    /// Queues without a socket that this port speaks for; the first of an interface has them.
+    pub(super) unserved: [Range<u32>; 2],
 }
 
 impl AfXdpPort {
@@ -36,6 +39,12 @@ impl AfXdpPort {
     pub fn steered(&self) -> (u64, u64) {
         let counters = self.steering.counters_of(self.queue);
         (counters.to_us, counters.to_kernel)
+    }
+
+    /// Frames for our addresses that came by queues of the interface that nobody serves; the first port of an interface tells, the others
+    /// say 0. Asks the kernel.
+    pub fn unserved(&self) -> u64 {
+        self.unserved.iter().cloned().flatten().map(|queue| self.steering.unserved(queue)).sum()
     }
 
     /// The driver reads and writes our frames itself.

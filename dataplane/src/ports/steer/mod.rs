@@ -8,6 +8,10 @@
 //! [`program`] is the program, hand-assembled by [`asm`]; [`bpf`] talks to the kernel. The program is attached by a BPF link, which lives
 //! as long as this process: however it dies, the interface is the kernel's again. Addresses are in a map and may change while frames
 //! flow.
+//!
+//! A frame can go to the socket of its own queue only: the kernel drops what a program sends to the socket of another (`xsk_rcv_check` in
+//! net/xdp/xsk.c compares the queue, in copy and in zero-copy mode). So what came by the wrong queue is handed over later, between cores
+//! (`stack::exchange`).
 
 mod asm;
 mod bpf;
@@ -278,6 +282,11 @@ impl Steering {
     /// Counters of one queue.
     pub fn counters_of(&self, queue: u32) -> SteeringCounters {
         self.loaded.counters_of(queue)
+    }
+
+    /// Frames for our addresses that came by a queue without a socket and went to the kernel, which does not want them.
+    pub fn unserved(&self, queue: u32) -> u64 {
+        self.loaded.counter(queue, Verdict::Unserved)
     }
 
     /// Counters of the first `queues` queues together.

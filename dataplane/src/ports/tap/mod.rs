@@ -105,22 +105,28 @@ fn other_end(device: [u8; 6]) -> [u8; 6] {
     [first & !1 | 2, b, c, d, e, last ^ 1]
 }
 
-fn advice(error: &io::Error) -> &'static str {
+fn advice(error: &io::Error, several_queues: bool) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "it needs root or CAP_NET_ADMIN, or a device that was made for this user: ip tuntap add NAME mode tap user USER"
         }
         Some(libc::ENOENT | libc::ENODEV) => "there is no /dev/net/tun: `modprobe tun`, or pass the device into the container",
         Some(libc::EBUSY) => "another process is attached to it",
-        Some(libc::EINVAL) => "the name must have 1 to 15 bytes and not belong to an interface of another kind",
+        Some(libc::EINVAL) if several_queues => {
+            "the name must have 1 to 15 bytes and not belong to an interface of another kind; for several engine cores a device that was there \
+             must have several queues: ip tuntap add NAME mode tap multi_queue"
+        }
+        Some(libc::EINVAL) => {
+            "the name must have 1 to 15 bytes and not belong to an interface of another kind, or to a device of several queues"
+        }
         _ => "see `dmesg`",
     }
 }
 
-fn attach_patiently(name: &str, patience: Duration) -> io::Result<File> {
+fn attach_patiently(name: &str, several_queues: bool, patience: Duration) -> io::Result<File> {
     let deadline = Instant::now() + patience;
     loop {
-        match sys::attach(name) {
+        match sys::attach(name, several_queues) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
             attached => return attached,
         }
@@ -133,11 +139,24 @@ impl TapPort {
     /// # Errors
     /// [`TapError`].
     pub fn open(options: &Options) -> Result<Self, TapError> {
+        let made = matches!(Netdev::find(&options.name), Err(NetdevError::Unknown { .. }));
+        Self::attach(options, false, made)
+    }
+
+    /// The same with several queues, one for each engine core. The kernel gives a flow to the queue that it was last answered by.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn open_queues(options: &Options, queues: usize) -> Result<Vec<Self>, TapError> {
+        let made = matches!(Netdev::find(&options.name), Err(NetdevError::Unknown { .. }));
+        (0..queues).map(|_| Self::attach(options, true, made)).collect()
+    }
+
+    fn attach(options: &Options, several_queues: bool, made: bool) -> Result<Self, TapError> {
         let name = options.name.clone();
-        let made = matches!(Netdev::find(&name), Err(NetdevError::Unknown { .. }));
-        let file = attach_patiently(&name, options.patience).map_err(|source| {
+        let file = attach_patiently(&name, several_queues, options.patience).map_err(|source| {
             let source = if source.kind() == ErrorKind::InvalidInput { io::Error::from_raw_os_error(libc::EINVAL) } else { source };
-            TapError::Attach { name: name.clone(), advice: advice(&source), source }
+            TapError::Attach { name: name.clone(), advice: advice(&source, several_queues), source }
         })?;
         if let Some(mtu_bytes) = options.mtu_bytes {
             Netdev::set_mtu(&name, mtu_bytes)?;
