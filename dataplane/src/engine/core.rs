@@ -67,6 +67,8 @@ impl Default for CoreConfig {
 pub struct Turn {
     /// Anything happened.
     pub worked: bool,
+    /// Packets with a due time that it queued.
+    pub packets: u64,
     /// When the next turn is needed; `None` when only a command or a datagram can bring work.
     pub next_ns: Option<u64>,
     /// The core was told to end.
@@ -154,12 +156,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     pub fn turn(&mut self) -> Turn {
         let begin_ns = self.clock.now_ns();
         let mut worked = self.take_commands();
-        if begin_ns >= self.next_receive_ns {
+        if begin_ns >= self.next_receive_ns || self.gdsl.host().has_arrivals() {
             self.next_receive_ns = begin_ns + self.gdsl.host().receive_every_ns();
             worked |= self.receive(begin_ns);
         }
         worked |= self.start_sessions(begin_ns);
+        let packets_before = self.gdsl.counters().packets;
         let cycle = self.gdsl.cycle(&self.clock);
+        let packets = self.gdsl.counters().packets - packets_before;
         worked |= cycle.worked;
         while let Some((pair, outcome)) = self.gdsl.next_outcome() {
             if !self.transfer_ended(pair, outcome) {
@@ -175,7 +179,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         if worked {
             self.busy_ns += self.clock.now_ns().saturating_sub(begin_ns);
         }
-        Turn { worked, next_ns, stopped: self.stopped }
+        Turn { worked, packets, next_ns, stopped: self.stopped }
     }
 
     /// The host, for the loop that waits on it.

@@ -129,6 +129,7 @@
 mod blocks;
 mod cache;
 mod costs;
+mod counts;
 mod executor;
 mod io;
 mod link;
