@@ -66,7 +66,7 @@ fn copies(seed: u64) -> Vec<(Outcome, u64)> {
         slow,
         errors_per_million: if faults { 20_000 } else { 0 },
         write_errors_per_million: if faults { 20_000 } else { 0 },
-        bad_per_million: if faults { 500 } else { 0 },
+        bad_per_million: if faults { 5_000 } else { 0 },
         ..SimDiskConfig::default()
     };
     let mut world = World::new(disk, seed.is_multiple_of(2));
