@@ -28,7 +28,7 @@ DISK_PACKAGES = e2fsprogs mount $(if $(shell command -v qemu-storage-daemon 2>/d
 # libFuzzer is C++.
 FUZZ_PACKAGES = $(BUILD_PACKAGES) g++
 # Network namespaces and what `testbed net` is measured with, real players, slow disks, and the server that `make bench` is compared with.
-TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 iputils-ping gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 netcat-openbsd iputils-ping gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
 	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv $(DISK_PACKAGES)
 

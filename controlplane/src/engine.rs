@@ -23,6 +23,8 @@ pub use dataplane::gdsl::Class;
 use dataplane::media::MediaDescription;
 use serde::{Deserialize, Serialize};
 
+use crate::transfer::{ImportRequest, ImportStatus, TransferError};
+
 /// Names a session of an engine. Not the RTSP session id: that one is a secret between client and control server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
@@ -432,4 +434,19 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The connection is gone: sessions delivered through it end.
     fn detach_stream(&self, stream: StreamToken);
+
+    /// Begins to copy a file into the media folder, best-effort.
+    fn start_import(&self, _request: ImportRequest) -> impl Future<Output = Result<ImportStatus, TransferError>> + Send {
+        async { Err(TransferError::Off("this engine imports nothing")) }
+    }
+
+    /// The imports that go on, and the last ones that are over, by number.
+    fn imports(&self) -> impl Future<Output = Vec<ImportStatus>> + Send {
+        async { Vec::new() }
+    }
+
+    /// Ends an import that goes on, and forgets one that is over. The answer is how it was in the end.
+    fn cancel_import(&self, id: u64) -> impl Future<Output = Result<ImportStatus, TransferError>> + Send {
+        async move { Err(TransferError::NotFound(format!("there is no import {id}"))) }
+    }
 }

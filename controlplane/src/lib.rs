@@ -9,4 +9,5 @@ pub mod logging;
 pub mod net;
 pub mod rtsp;
 pub mod sdp;
+pub mod transfer;
 pub mod units;

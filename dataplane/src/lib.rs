@@ -12,6 +12,7 @@
 //! - [`payload`]: samples to RTP payloads.
 //! - [`ports`]: drivers: AF_XDP with our own steering program, TAP.
 //! - [`rtp`]: RTP headers, RTCP, the reports of a stream.
+//! - [`transfer`]: what is copied or recorded into files, as pairs of GDSL modules.
 
 pub mod delivery;
 pub mod disks;
@@ -21,5 +22,6 @@ pub mod media;
 pub mod payload;
 pub mod ports;
 pub mod rtp;
+pub mod transfer;
 
 pub use hugepages::reserve;

@@ -11,9 +11,14 @@ const LINES_MAX: usize = 12;
 /// Asks for the first lines of `value`. Changes nothing that can be observed but time.
 #[inline]
 pub fn prefetch<T>(value: &T) {
-    let lines = size_of::<T>().div_ceil(LINE_BYTES).min(LINES_MAX);
-    for line in 0..lines {
-        ask(std::ptr::from_ref(value).cast::<u8>().wrapping_add(line * LINE_BYTES));
+    let first = std::ptr::from_ref(value).cast::<u8>();
+    let bytes = size_of::<T>().min(LINES_MAX * LINE_BYTES);
+    for line in 0..bytes.div_ceil(LINE_BYTES) {
+        ask(first.wrapping_add(line * LINE_BYTES));
+    }
+    // What does not begin at the start of a line may end in one more.
+    if align_of::<T>() < LINE_BYTES {
+        ask(first.wrapping_add(bytes.saturating_sub(1)));
     }
 }
 

@@ -160,6 +160,11 @@ pub trait Host {
         500_000
     }
 
+    /// The last [`wait`](Host::wait) ended because datagrams had arrived, and nobody has asked for them since.
+    fn has_arrivals(&self) -> bool {
+        false
+    }
+
     /// The next free transmit frame, to be filled and committed; `None` when the queue is full (flush) or the flow unknown.
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]>;
 
@@ -199,7 +204,8 @@ pub trait Host {
     fn detach_stream(&mut self, stream: StreamId);
 
     /// Sleeps until something arrives, `wake` becomes readable (an eventfd; −1 for none), or `timeout_ns` pass. Poll-mode hosts and
-    /// simulated ones return at once. May return early.
+    /// simulated ones return at once. May return early; what arrives need not end a sleep that is no longer than
+    /// [`receive_every_ns`](Host::receive_every_ns).
     fn wait(&mut self, timeout_ns: u64, wake: std::os::fd::RawFd);
 
     /// Counters since start.

@@ -227,9 +227,19 @@ fn parse_fields(text: &str) -> HashMap<String, String> {
 /// # Errors
 /// When there is no HTTP answer within some seconds.
 pub fn http_get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    http_ask(address, "GET", path, "")
+}
+
+/// A request with a body of JSON: status and body of the answer.
+///
+/// # Errors
+/// When there is no HTTP answer within some seconds.
+pub fn http_ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let length =
+        if body.is_empty() { String::new() } else { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) };
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n{length}\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let bad = || io::Error::other(format!("no HTTP answer: {answer:?}"));

@@ -4,6 +4,7 @@
 //! - `files_are_tidy`: size, module documentation, no leftovers, `unsafe` only where [`UNSAFE_FILES`] says and with its reason above.
 //! - `the_hot_rooms_do_not_panic`: no `unwrap` or `expect` outside tests in the crates that run on engine cores. A call that cannot
 //!   fail says why on the line above: `// INVARIANT: ...`.
+//! - `gdsl_knows_no_delivery`: the data streaming library names nothing that is made with it.
 //!
 //! Each rule lists everything that breaks it, with its place.
 
@@ -26,6 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/examples/disk_read.rs",
     "dataplane/examples/port_bench.rs",
     "dataplane/src/disks/file.rs",
+    "dataplane/src/disks/new_file.rs",
     "dataplane/src/disks/tests.rs",
     "dataplane/src/disks/uring/ring.rs",
     "dataplane/src/engine/eventfd.rs",
@@ -56,6 +58,8 @@ const UNSAFE_FILES: &[&str] = &[
     "testbed/src/player/signal.rs",
     "testbed/src/send/sys.rs",
 ];
+/// Modules of the engine that the data streaming library may use: a delivery is made with it, and never known to it.
+const GDSL_USES: [&str; 2] = ["disks", "gdsl"];
 /// Lines of a file.
 const LINES_MAX: usize = 600;
 /// Lines of a file of tests.
@@ -287,6 +291,31 @@ fn may_panic(source: &Source) -> Vec<String> {
     out
 }
 
+/// Modules of its crate that a file names and may not, one message each.
+fn named(source: &Source, allowed: &[&str]) -> Vec<String> {
+    let tests = test_items(&source.code);
+    let mut out = Vec::new();
+    for (at, _) in source.code.match_indices("crate::") {
+        let rest = &source.code[at + "crate::".len()..];
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let in_test = tests.iter().any(|(start, end)| (*start..*end).contains(&at));
+        if !in_test && !allowed.contains(&name.as_str()) {
+            let number = source.code[..at].lines().count();
+            out.push(format!("{}:{number}: crate::{name}", source.path));
+        }
+    }
+    out
+}
+
+#[test]
+fn gdsl_knows_no_delivery() {
+    let sources = sources();
+    let gdsl: Vec<_> = sources.iter().filter(|source| source.path.starts_with("dataplane/src/gdsl/") && !source.is_test).collect();
+    assert!(gdsl.len() > 5, "the check sees the library");
+    let broken: Vec<String> = gdsl.into_iter().flat_map(|source| named(source, &GDSL_USES)).collect();
+    assert!(broken.is_empty(), "the data streaming library uses what is made with it:\n{}", broken.join("\n"));
+}
+
 #[test]
 fn rooms_use_only_what_they_may() {
     let manifest = root().join("Cargo.toml");
@@ -370,6 +399,14 @@ mod rules {
         assert_eq!(untidy(&source(UNSAFE_FILES[0], bare)).len(), 1);
         assert_eq!(untidy(&source("a/src/x.rs", bare)).len(), 2);
         assert!(untidy(&source("a/src/x.rs", "//! Doc of unsafe.\n#![deny(unsafe_code)]\n")).is_empty());
+    }
+
+    #[test]
+    fn what_is_named_is_seen_outside_of_tests_and_comments_only() {
+        let text = "//! crate::media\nuse crate::disks::Disk;\nuse crate::delivery::X;\n#[cfg(test)]\nmod tests { use crate::media::Y; }\n\
+                    fn f() -> crate::rtp::Z {}\n";
+        let found = named(&source("dataplane/src/gdsl/x.rs", text), &GDSL_USES);
+        assert_eq!(found, ["dataplane/src/gdsl/x.rs:3: crate::delivery", "dataplane/src/gdsl/x.rs:6: crate::rtp"]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         cpu_share_permille: 800,
         cache: false,
         realtime: false,
+        import_from: None,
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)

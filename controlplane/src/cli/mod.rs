@@ -3,6 +3,8 @@
 //! Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.
 
 mod check;
+mod client;
+mod import;
 mod options;
 mod os;
 pub mod plan;
@@ -29,6 +31,7 @@ Examples:
   tactus serve --check -c tactus.toml     is this configuration right, and what does it amount to?
   tactus probe film.mp4                   what is in a file, and can it be served?
   tactus check                            is this machine tuned, and what to type if not?
+  tactus import /srv/inbox/film.mp4       copy a file into the media folder of a running server
 
 Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.";
 const SERVE_HELP: &str = "\
@@ -59,6 +62,17 @@ Run it while nothing else reads the disk. Before it has run, tactus serve refuse
 
 Exit codes: 0 measured, 1 it failed, 2 the command line is wrong.";
 
+const IMPORT_HELP: &str = "\
+The file is copied by an engine core of the running server, beside all that it plays, with what guaranteed streams leave of the disk.
+It appears under its name when it is whole. Ctrl-C cancels, and nothing is left behind.
+
+Examples:
+  tactus serve --media /srv/films --import-from /srv/inbox
+  tactus import /srv/inbox/film.mp4
+  tactus import /srv/inbox/film.mp4 --to series/1/film.mp4 --rate 200
+
+Exit codes: 0 the file is there, 1 it failed or was cancelled, 2 the command line is wrong.";
+
 /// Version for people, with `git describe` when the build was told.
 static VERSION: LazyLock<String> = LazyLock::new(|| match version() {
     Version { tactus, build: Some(build) } => format!("{tactus} ({build})"),
@@ -86,6 +100,9 @@ enum Verb {
     /// Measure what a disk can do, for the guarantees that tactus serve gives
     #[command(after_help = PROBE_DISK_HELP)]
     ProbeDisk(probe_disk::ProbeDiskArgs),
+    /// Copy a file into the media folder of a running server
+    #[command(after_help = IMPORT_HELP)]
+    Import(import::ImportArgs),
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -132,6 +149,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Probe(args)) => return probe::run(&args),
         Some(Verb::Check(args)) => return check::run(&args),
         Some(Verb::ProbeDisk(args)) => probe_disk::run(&args),
+        Some(Verb::Import(args)) => import::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

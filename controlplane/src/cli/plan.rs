@@ -53,6 +53,14 @@ pub enum PlanError {
         /// The operating system's answer, or what it is instead.
         reason: String,
     },
+    /// The folder that files may be imported from is not there.
+    #[error("import-from {path}: {reason}", path = .path.display())]
+    NoImports {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's answer, or what it is instead.
+        reason: String,
+    },
     /// An engine core on a CPU that this process may not use.
     #[error("engine-cores: CPU {cpu} is not among those that this process may use ({allowed}); see `taskset -p $$`")]
     Cpu {
@@ -82,6 +90,9 @@ impl Plan {
         let allowed = super::os::allowed_cpus().map_err(|e| PlanError::NoCpus(e.to_string()))?;
         let cpus = place(&config.engine_cores, &allowed)?;
         let media = media_folder(&config.media, media_given)?;
+        if let Some(path) = config.import_from.dir() {
+            usable_folder(path).map_err(|reason| PlanError::NoImports { path: path.to_owned(), reason })?;
+        }
         let index_cache = config.index_cache.resolve(|name| std::env::var(name).ok());
         Ok(Self { config, media, cpus, index_cache })
     }
@@ -106,12 +117,18 @@ fn place(cores: &EngineCores, allowed: &[u32]) -> Result<Cpus, PlanError> {
 }
 
 fn media_folder(path: &Path, given: bool) -> Result<PathBuf, PlanError> {
-    let refuse = |reason: String| PlanError::NoMedia { path: path.to_owned(), reason };
+    if !given && path.canonicalize().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Err(PlanError::NoDefaultMedia { path: path.to_owned() });
+    }
+    usable_folder(path).map_err(|reason| PlanError::NoMedia { path: path.to_owned(), reason })
+}
+
+/// The folder, links resolved, if there is one that this user may read.
+fn usable_folder(path: &Path) -> Result<PathBuf, String> {
     match path.canonicalize() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !given => Err(PlanError::NoDefaultMedia { path: path.to_owned() }),
-        Err(error) => Err(refuse(error.to_string())),
-        Ok(folder) if !folder.is_dir() => Err(refuse("it is not a folder".into())),
-        Ok(folder) => std::fs::read_dir(&folder).map(|_| folder).map_err(|error| refuse(error.to_string())),
+        Err(error) => Err(error.to_string()),
+        Ok(folder) if !folder.is_dir() => Err("it is not a folder".into()),
+        Ok(folder) => std::fs::read_dir(&folder).map(|_| folder).map_err(|error| error.to_string()),
     }
 }
 

@@ -114,6 +114,7 @@ fn local_config(plan: &Plan) -> LocalConfig {
         cpu_share_permille: u64::from(config.cpu_share_percent) * 10,
         cache: config.cache,
         realtime: config.realtime,
+        import_from: config.import_from.dir().map(Into::into),
         lag: LagPolicy {
             max_ns: u64::from(config.lag_max_ms) * 1_000_000,
             action: match config.lag_action {

@@ -35,6 +35,7 @@ pub enum Key {
     DiskProfile,
     Cache,
     Realtime,
+    ImportFrom,
     Log,
 }
 
@@ -65,7 +66,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 27] = [
+    pub const ALL: [Key; 28] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -92,6 +93,7 @@ impl Key {
         Key::DiskProfile,
         Key::Cache,
         Key::Realtime,
+        Key::ImportFrom,
         Key::Log,
     ];
 
@@ -124,6 +126,7 @@ impl Key {
             Key::DiskProfile => "disk-profile",
             Key::Cache => "cache",
             Key::Realtime => "realtime",
+            Key::ImportFrom => "import-from",
             Key::Log => "log",
         }
     }
@@ -154,7 +157,7 @@ impl Key {
             Key::DiskProfile => "FILE",
             Key::Cache | Key::Realtime => "SWITCH",
             Key::SessionTimeout | Key::StallTimeout => "S",
-            Key::IndexCache => "DIR",
+            Key::IndexCache | Key::ImportFrom => "DIR",
             Key::Log => "LEVEL",
         }
     }
@@ -196,6 +199,9 @@ impl Key {
             Key::DiskProfile => "File with what `tactus probe-disk` measured, \"off\", or \"auto\": disks.json beside the index cache",
             Key::Cache => "\"on\": buffers that nobody needs keep what is likely to be read again; \"off\": every session reads the disk",
             Key::Realtime => "\"on\": engine cores ask the kernel for real time (SCHED_FIFO) and locked memory; \"off\"",
+            Key::ImportFrom => {
+                "Folder whose files may be copied into the media folder with POST /api/v1/imports or `tactus import`, or \"off\""
+            }
             Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         }
     }
@@ -213,7 +219,9 @@ impl Key {
             | Key::IndexCache
             | Key::Log
             | Key::Class => Kind::Text,
-            Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime => Kind::Text,
+            Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime | Key::ImportFrom => {
+                Kind::Text
+            }
             Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
             Key::Memory | Key::Chunk => Kind::Size,
@@ -253,6 +261,7 @@ impl Key {
             Key::DiskProfile => config.disk_profile = text.parse()?,
             Key::Cache => config.cache = switch(text)?,
             Key::Realtime => config.realtime = switch(text)?,
+            Key::ImportFrom => config.import_from = text.parse()?,
             Key::Log => config.log = text.parse()?,
         }
         Ok(())
@@ -288,6 +297,7 @@ impl Key {
             Key::DiskProfile => text(&config.disk_profile),
             Key::Cache => text(&on_off(config.cache)),
             Key::Realtime => text(&on_off(config.realtime)),
+            Key::ImportFrom => text(&config.import_from),
             Key::Log => text(&config.log),
         }
     }

@@ -25,7 +25,7 @@ pub use class::{ClassPaths, ClassQuery, ClassRefused, ClassRules};
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
 pub use network::{List, Net, OwnAddress};
-pub use value::{EngineCores, HttpListen, IndexCache, LagAction, LogLevel, Poll, ValueError};
+pub use value::{EngineCores, Folder, HttpListen, IndexCache, LagAction, LogLevel, Poll, ValueError};
 
 use crate::units::{ByteSize, MIB};
 
@@ -89,6 +89,8 @@ pub struct Config {
     pub cache: bool,
     /// Engine cores ask the kernel for real time.
     pub realtime: bool,
+    /// Folder whose files may be copied into the media folder.
+    pub import_from: Folder,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -120,6 +122,7 @@ impl Default for Config {
             disk_profile: IndexCache::Auto,
             cache: true,
             realtime: false,
+            import_from: Folder::Off,
             log: LogLevel::Info,
         }
     }

@@ -47,6 +47,7 @@ fn every_key_can_be_set_in_the_file() {
         disk-profile = "/var/lib/tactus/disks.json"
         cache = "off"
         realtime = "on"
+        import-from = "/srv/inbox"
         log = "debug"
     "#;
     let expected = Config {
@@ -78,6 +79,7 @@ fn every_key_can_be_set_in_the_file() {
         disk_profile: IndexCache::Dir(PathBuf::from("/var/lib/tactus/disks.json")),
         cache: false,
         realtime: true,
+        import_from: Folder::Dir(PathBuf::from("/srv/inbox")),
         log: LogLevel::Debug,
     };
     assert_eq!(from_toml(text), Ok(expected));
@@ -276,6 +278,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 disk_profile,
                 cache,
                 realtime,
+                import_from: if cache { Folder::Off } else { Folder::Dir(PathBuf::from("/in box")) },
                 log,
             }
         },

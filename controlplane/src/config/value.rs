@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::units::{ByteSize, CpuList, UnitError};
@@ -227,6 +227,45 @@ impl fmt::Display for IndexCache {
             IndexCache::Auto => f.write_str("auto"),
             IndexCache::Off => f.write_str("off"),
             IndexCache::Dir(dir) => dir.display().fmt(f),
+        }
+    }
+}
+
+/// A folder for something that may be left off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// It is off.
+    Off,
+    /// This folder.
+    Dir(PathBuf),
+}
+
+impl Folder {
+    /// The folder.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Folder::Off => None,
+            Folder::Dir(dir) => Some(dir),
+        }
+    }
+}
+
+impl FromStr for Folder {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "off" => Ok(Folder::Off),
+            dir => path(dir).map(Folder::Dir),
+        }
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Folder::Off => f.write_str("off"),
+            Folder::Dir(dir) => dir.display().fmt(f),
         }
     }
 }

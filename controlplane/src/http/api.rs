@@ -3,12 +3,13 @@
 //!
 //! Units end names: `_us` microseconds, `_ns` nanoseconds, `_s` seconds, `_bps` bits per second, `_bytes` bytes. Counters count from the
 //! start of the process. What the engine and the RTSP server report is described where they define it: [`CoreStatus`],
-//! [`SessionStatus`], [`MediaEntry`], [`RtspCountersSnapshot`].
+//! [`SessionStatus`], [`MediaEntry`], [`ImportStatus`], [`RtspCountersSnapshot`].
 
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, DiskStatus, MediaEntry, SessionStatus};
 use crate::rtsp::RtspCountersSnapshot;
+use crate::transfer::ImportStatus;
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Serialize)]
@@ -112,7 +113,16 @@ impl MediaList {
     }
 }
 
-/// Body of every answer that is not a 200.
+/// `GET /api/v1/imports`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImportList {
+    /// Number of imports.
+    pub count: usize,
+    /// The imports that go on, and the last ones that are over, by number.
+    pub imports: Vec<ImportStatus>,
+}
+
+/// Body of every answer that is not a 200 or 201.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The HTTP status.

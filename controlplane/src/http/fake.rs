@@ -9,6 +9,7 @@ use dataplane::engine::net::Handover;
 use dataplane::media::{LeftOutTrack, MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::*;
+use crate::transfer::{ImportRequest, ImportStatus, TransferError, TransferState};
 
 /// The engine.
 #[derive(Debug, Default)]
@@ -173,4 +174,34 @@ impl Engine for FakeEngine {
     fn stream_input(&self, _: StreamToken, _: u8, _: Bytes) {}
 
     fn detach_stream(&self, _: StreamToken) {}
+
+    async fn start_import(&self, request: ImportRequest) -> Result<ImportStatus, TransferError> {
+        if request.to == "there.mp4" {
+            return Err(TransferError::Conflict("it is there".into()));
+        }
+        Ok(import(9, request))
+    }
+
+    async fn imports(&self) -> Vec<ImportStatus> {
+        let request = || ImportRequest { from: "a.mp4".into(), to: "b.mp4".into(), rate_bps: Some(1_000_000), replace: false };
+        vec![
+            import(7, ImportRequest { rate_bps: None, ..request() }),
+            ImportStatus { state: TransferState::Failed, error: Some("the disk is full".into()), ..import(8, request()) },
+        ]
+    }
+}
+
+fn import(id: u64, request: ImportRequest) -> ImportStatus {
+    ImportStatus {
+        id,
+        from: request.from,
+        to: request.to,
+        state: TransferState::Running,
+        bytes: 1,
+        bytes_total: 2,
+        rate_bps: request.rate_bps,
+        started_at: "2026-01-01T00:00:00Z".into(),
+        elapsed_s: 1.5,
+        error: None,
+    }
 }

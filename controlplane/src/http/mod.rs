@@ -4,12 +4,14 @@
 //! GET /api/v1/status ──┐                                 ┌─ engine_status ─► engine cores
 //! GET /api/v1/sessions ┼─► snapshot (one query at a time,├─ sessions
 //! GET /api/v1/media ───┘   kept for up to a second) ─────┴─ media
+//! /api/v1/imports: GET, POST, DELETE ─► imports, start_import, cancel_import
 //! ```
 //!
 //! However many dashboards ask, and however often, the engine is asked at most once per snapshot's age, so a request never costs an
 //! engine core anything. The fields are documented and kept stable in [`api`]; [`server`] holds clients to their limits.
 
 pub mod api;
+mod imports;
 pub mod server;
 mod snapshot;
 
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -95,11 +97,14 @@ impl<E: Engine> Monitor<E> {
     /// The routes.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/", get(async || "Tactus: GET /api/v1/status, /api/v1/sessions, /api/v1/media (JSON), /healthz\n"))
+            .route("/", get(async || "Tactus: GET /api/v1/status, /api/v1/sessions, /api/v1/media, /api/v1/imports (JSON), /healthz\n"))
             .route("/healthz", get(async || "ok\n"))
             .route("/api/v1/status", get(Self::get_status))
             .route("/api/v1/sessions", get(Self::get_sessions))
             .route("/api/v1/media", get(Self::get_media))
+            .route("/api/v1/imports", get(Self::get_imports).post(Self::post_import))
+            .route("/api/v1/imports/{id}", get(Self::get_import).delete(Self::delete_import))
+            .layer(DefaultBodyLimit::max(imports::BODY_BYTES_MAX))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(Arc::new(self))
@@ -155,12 +160,17 @@ impl<E: Engine> Monitor<E> {
 }
 
 async fn not_found(uri: Uri) -> Failure {
-    Failure::new(404, format!("there is no {}; see /api/v1/status, /api/v1/sessions, /api/v1/media", uri.path()))
+    Failure::new(404, format!("there is no {}; see /api/v1/status, /api/v1/sessions, /api/v1/media, /api/v1/imports", uri.path()))
 }
 
-async fn method_not_allowed(method: Method) -> Response {
-    let mut response = Failure::new(405, format!("{method} is not allowed: the monitor only answers GET")).into_response();
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let (allowed, words) = match uri.path() {
+        "/api/v1/imports" => ("GET, HEAD, POST", "this answers GET and POST"),
+        path if path.starts_with("/api/v1/imports/") => ("GET, HEAD, DELETE", "this answers GET and DELETE"),
+        _ => ("GET, HEAD", "the monitor only answers GET"),
+    };
+    let mut response = Failure::new(405, format!("{method} is not allowed: {words}")).into_response();
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
     response
 }
 

@@ -1,5 +1,5 @@
 //! The monitor's HTTP/1.1 server, with limits that hold slow and hostile clients: number of connections, size and duration of a
-//! request's head, life of a connection. Request bodies are never read.
+//! request's head, life of a connection. Few requests have a body that is read, and it is bounded.
 
 use std::sync::Arc;
 use std::time::Duration;

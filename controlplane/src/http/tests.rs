@@ -64,12 +64,45 @@ async fn pages_answer_as_documented() {
         ("GET", "/api/v1/nothing", 404, "application/json", "\"status\":404"),
         ("GET", "/api/v1/status/", 404, "application/json", "there is no /api/v1/status/"),
         ("POST", "/api/v1/status", 405, "application/json", "POST is not allowed"),
+        ("GET", "/api/v1/imports", 200, "application/json", "\"count\":2,\"imports\":[{\"id\":7,"),
+        ("GET", "/api/v1/imports/8", 200, "application/json", "\"state\":\"failed\""),
+        ("GET", "/api/v1/imports/9", 404, "application/json", "there is no import 9"),
+        ("DELETE", "/api/v1/imports/9", 404, "application/json", "there is no import 9"),
+        ("DELETE", "/api/v1/imports/x", 404, "application/json", "not the number"),
+        ("PUT", "/api/v1/imports", 405, "application/json", "GET and POST"),
+        ("POST", "/api/v1/imports", 415, "application/json", "Content-Type: application/json"),
         ("DELETE", "/healthz", 405, "application/json", "\"status\":405"),
     ] {
         let (got, head, body) = request(server.address, method, path).await;
         assert_eq!(got, status, "{method} {path}: {head}\n{body}");
         assert!(head.contains(&format!("content-type: {kind}")), "{method} {path}: {head}");
         assert!(body.contains(within), "{method} {path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn imports_are_asked_for_in_json() {
+    let server = start(FakeEngine::default(), PATIENT, Limits::default()).await;
+    let post = async |kind: &str, body: &str| {
+        let head = format!("POST /api/v1/imports HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n");
+        let answer = exchange(server.address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+        (answer[9..12].to_owned(), answer)
+    };
+    let good = r#"{"from":"a.mp4","to":"c.mp4"}"#;
+    let long = format!(r#"{{"from":"{}","to":"c.mp4"}}"#, "a".repeat(20_000));
+    for (kind, body, status, within) in [
+        ("application/json", good, "201", "\"id\":9,\"from\":\"a.mp4\",\"to\":\"c.mp4\",\"state\":\"running\""),
+        ("application/json; charset=utf-8", good, "201", "\"rate_bps\":null"),
+        ("application/json", r#"{"from":"a.mp4","to":"c.mp4","rate_bps":5000,"replace":true}"#, "201", "\"rate_bps\":5000"),
+        ("application/json", r#"{"from":"a.mp4","to":"there.mp4"}"#, "409", "it is there"),
+        ("text/plain", good, "415", "Content-Type"),
+        ("application/json", r#"{"from":"a.mp4"}"#, "400", "missing field `to`"),
+        ("application/json", r#"{"from":"a.mp4","to":"c.mp4","rate":1}"#, "400", "unknown field `rate`"),
+        ("application/json", "{", "400", "not what it should be"),
+        ("application/json", &long, "413", ""),
+    ] {
+        let (got, answer) = post(kind, body).await;
+        assert!(got == status && answer.contains(within), "{body}: {answer}");
     }
 }
 
@@ -167,7 +200,7 @@ fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
 async fn the_shape_of_the_json_is_the_published_one() {
     let server = start(FakeEngine::default(), PATIENT, Limits::default()).await;
     let mut lines = BTreeSet::new();
-    for page in ["status", "sessions", "media"] {
+    for page in ["status", "sessions", "media", "imports"] {
         let (_, _, body) = request(server.address, "GET", &format!("/api/v1/{page}")).await;
         shape(&serde_json::from_str(&body).unwrap(), page, &mut lines);
     }

@@ -15,6 +15,7 @@ use pacing::cpu::{Cost, CpuBudget, Work};
 use tokio::sync::oneshot;
 
 use super::disks::DiskShare;
+use super::transfers::Told as OfTransfer;
 use crate::engine::EngineError;
 
 /// An engine core answers within this time, or the request fails.
@@ -32,6 +33,7 @@ pub(super) type Order = Command<ByteStream, MediaFile>;
 pub(super) enum Notice {
     Finished { session: u64, outcome: Outcome },
     StreamClosed { token: u64 },
+    Transfer { transfer: u64, told: OfTransfer },
 }
 
 /// An answer that is to come.
@@ -119,6 +121,18 @@ impl Core {
         Ok(Reservation { core: Arc::clone(self), chunks, work, _disk: disk })
     }
 
+    /// Reserves `chunks` buffers for what is no session.
+    pub(super) fn take_chunks(&self, chunks: usize) -> Result<(), EngineError> {
+        let take = |n: usize| n.checked_add(chunks).filter(|&n| n <= self.chunks_max);
+        let taken = self.chunks_reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.map(drop).map_err(|_| EngineError::Capacity(format!("no buffers for {chunks} more blocks (--memory)")))
+    }
+
+    /// Gives back what [`Self::take_chunks`] has reserved.
+    pub(super) fn give_chunks_back(&self, chunks: usize) {
+        self.chunks_reserved.fetch_sub(chunks, Ordering::AcqRel);
+    }
+
     /// Corrects what work is reckoned with by what it costs.
     pub(super) fn observe(&self, cost: Cost) {
         self.cpu().set_cost(cost);
@@ -199,6 +213,8 @@ impl Core {
                 }
                 Event::Finished { session, outcome } => notice(Notice::Finished { session, outcome }),
                 Event::StreamClosed { token } => notice(Notice::StreamClosed { token }),
+                Event::TransferOver { transfer, report } => notice(Notice::Transfer { transfer, told: OfTransfer::Over(report) }),
+                Event::TransferGone { transfer } => notice(Notice::Transfer { transfer, told: OfTransfer::Gone }),
                 Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
                 Event::Stopped => break,
             }
@@ -218,7 +234,7 @@ impl Core {
 
 fn error_of(refusal: Refusal) -> EngineError {
     match refusal {
-        Refusal::NoSession | Refusal::NoStream => EngineError::NoSession,
+        Refusal::NoSession | Refusal::NoStream | Refusal::NoTransfer => EngineError::NoSession,
         Refusal::Full => EngineError::Capacity(refusal.to_string()),
         Refusal::State => EngineError::State(refusal.to_string()),
         Refusal::Unreachable => EngineError::State(refusal.to_string()),

@@ -13,7 +13,7 @@ use dataplane::disks::CyclicConfig;
 use dataplane::engine::local::{DEVICE_DEPTH_MAX, LocalCoreConfig};
 use dataplane::engine::net::{Handover, SocketControl};
 use dataplane::engine::own::{self, OwnNetConfig};
-use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup, Transport};
+use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
 use dataplane::media::library::Library;
@@ -23,14 +23,17 @@ use tokio::sync::Notify;
 
 use super::core::{Core, Notice};
 use super::disks::{DiskRules, DiskShare, Disks};
-use super::session::{Inner, Life, Session};
+use super::imports::Imports;
+use super::session::{Inner, Life, Session, position, to_core};
 use super::status::Monitor;
-use super::titles::{Playable, Titles};
+use super::titles::{Playable, Titles, work_of};
+use super::transfers::Board;
 use crate::engine::{
     Class, Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken,
     TrackReady, TrackStart, TrackTransport,
 };
 use crate::net::{Ender, Net};
+use crate::transfer::{ImportRequest, ImportStatus, TransferError};
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
 const WINDOW_SLACK_NS: u64 = 1_000_000_000;
@@ -72,6 +75,8 @@ pub struct LocalConfig {
     pub cache: bool,
     /// Whether engine cores ask the kernel for real time.
     pub realtime: bool,
+    /// Folder that files may be imported from; `None`: nothing is imported.
+    pub import_from: Option<PathBuf>,
 }
 
 /// A client's connection whose sending side an engine core has.
@@ -110,6 +115,8 @@ pub struct LocalEngine {
     next_id: AtomicU64,
     monitor: Monitor,
     disks: Arc<Disks>,
+    imports: Imports,
+    transfers: Arc<Board>,
     config: LocalConfig,
     cname: String,
 }
@@ -136,6 +143,8 @@ impl LocalEngine {
         }
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
         let streams: Arc<Mutex<Streams>> = Arc::default();
+        let imports = Imports::new(config.import_from.as_deref())?;
+        let transfers: Arc<Board> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
         let (mut cores, mut sockets) = (Vec::new(), Vec::new());
         let seats = config.own_net.as_ref().map(|own| own::seats(own, config.cpus.len(), config.rtp_port)).transpose()?;
@@ -163,9 +172,10 @@ impl LocalEngine {
             sockets.extend(core_sockets);
             let core = Arc::new(core);
             let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
+            let board = Arc::clone(&transfers);
             std::thread::Builder::new()
                 .name(format!("events-{index}"))
-                .spawn(move || reader.read_events(|notice| take_notice(&sessions, &streams, notice)))
+                .spawn(move || reader.read_events(|notice| take_notice(&sessions, &streams, &board, notice)))
                 .map_err(|e| format!("cannot start a thread: {e}"))?;
             cores.push(core);
         }
@@ -175,7 +185,21 @@ impl LocalEngine {
         let cname = format!("tactus-{:08x}", rand::random::<u32>());
         let next_id = AtomicU64::new(1);
         let monitor = Monitor::default();
-        Ok(Arc::new(Self { cores, titles, sessions, streams, sockets, sockets_bell, next_id, monitor, disks, config, cname }))
+        Ok(Arc::new(Self {
+            cores,
+            titles,
+            sessions,
+            streams,
+            sockets,
+            sockets_bell,
+            next_id,
+            monitor,
+            disks,
+            imports,
+            transfers,
+            config,
+            cname,
+        }))
     }
 
     /// Where RTSP and the monitor can listen.
@@ -513,6 +537,19 @@ impl Engine for LocalEngine {
         self.tell_stream(stream, Command::StreamInput { token: stream.0, channel, bytes: payload });
     }
 
+    async fn start_import(&self, request: ImportRequest) -> Result<ImportStatus, TransferError> {
+        let core = self.choose_core().ok_or_else(|| TransferError::Unavailable("no engine core".into()))?;
+        self.imports.start(self.new_id(), request, Arc::clone(&self.titles), core, Arc::clone(&self.transfers)).await
+    }
+
+    async fn imports(&self) -> Vec<ImportStatus> {
+        self.imports.list()
+    }
+
+    async fn cancel_import(&self, id: u64) -> Result<ImportStatus, TransferError> {
+        self.imports.cancel(id).await
+    }
+
     fn detach_stream(&self, stream: StreamToken) {
         if let Some(Stream { core, .. }) = lock(&self.streams).remove(&stream) {
             core.insist(move |_| Command::DetachStream { token: stream.0 }, ());
@@ -532,18 +569,9 @@ impl LocalEngine {
     }
 }
 
-/// The work of delivering all tracks, in the seconds that bring the most.
-fn work_of(media: &MediaDescription, blocks: u64, window_ns: u64) -> Work {
-    let packets = media.tracks.iter().map(|track| {
-        let peak = track.peak_1s_bps as f64 / track.mean_bps.max(1) as f64;
-        track.packets_per_second * peak.max(1.0) * 1000.0
-    });
-    let reads_milli = u128::from(blocks) * 1_000_000_000_000 / u128::from(window_ns.max(1));
-    Work { packets_milli: packets.sum::<f64>() as u64, reads_milli: u64::try_from(reads_milli).unwrap_or(u64::MAX) }
-}
-
-fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<Streams>, notice: Notice) {
+fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<Streams>, board: &Board, notice: Notice) {
     match notice {
+        Notice::Transfer { transfer, told } => board.tell(transfer, told),
         Notice::Finished { session, outcome } => {
             let Some(session) = lock(sessions).get(&SessionId(session)).cloned() else { return };
             let state = match outcome {
@@ -559,25 +587,6 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
             if let Some(stream) = lock(streams).remove(&StreamToken(token)) {
                 stream.ender.end();
             }
-        }
-    }
-}
-
-async fn position(core: &Core, id: SessionId) -> Result<u64, EngineError> {
-    match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await? {
-        Reply::Session(report) => Ok(report.position_ns),
-        _ => Err(EngineError::Unavailable("the engine core gave a wrong answer".into())),
-    }
-}
-
-fn to_core(transport: TrackTransport) -> Transport {
-    match transport {
-        TrackTransport::Udp { rtp, rtcp, local_addr } => {
-            let local = (!local_addr.is_unspecified()).then_some(local_addr);
-            Transport::Udp { rtp, rtcp, local }
-        }
-        TrackTransport::Interleaved { stream, rtp_channel, rtcp_channel } => {
-            Transport::Stream { token: stream.0, rtp_channel, rtcp_channel }
         }
     }
 }

@@ -11,9 +11,11 @@
 mod core;
 mod disks;
 mod engine;
+mod imports;
 mod session;
 mod status;
 mod titles;
+mod transfers;
 
 pub use self::disks::{DiskRules, KnownDisk, KnownDisks};
 pub use self::engine::{LocalConfig, LocalEngine};

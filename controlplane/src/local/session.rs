@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dataplane::engine::{Command, Reply, Transport};
+
 use super::core::{Core, Reservation};
 use super::titles::Playable;
-use crate::engine::{Class, SessionState, TrackTransport};
+use crate::engine::{Class, EngineError, SessionId, SessionState, TrackTransport};
 
 /// A session of the local engine.
 pub(super) struct Session {
@@ -71,5 +73,26 @@ impl Session {
     /// The engine core that the session is on.
     pub(super) fn core(&self) -> Option<Arc<Core>> {
         self.inner().reservation.as_ref().map(|r| Arc::clone(&r.core))
+    }
+}
+
+/// How far the session's delivery is, as presentation time.
+pub(super) async fn position(core: &Core, id: SessionId) -> Result<u64, EngineError> {
+    match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await? {
+        Reply::Session(report) => Ok(report.position_ns),
+        _ => Err(EngineError::Unavailable("the engine core gave a wrong answer".into())),
+    }
+}
+
+/// How a track goes to the client, for an engine core.
+pub(super) fn to_core(transport: TrackTransport) -> Transport {
+    match transport {
+        TrackTransport::Udp { rtp, rtcp, local_addr } => {
+            let local = (!local_addr.is_unspecified()).then_some(local_addr);
+            Transport::Udp { rtp, rtcp, local }
+        }
+        TrackTransport::Interleaved { stream, rtp_channel, rtcp_channel } => {
+            Transport::Stream { token: stream.0, rtp_channel, rtcp_channel }
+        }
     }
 }

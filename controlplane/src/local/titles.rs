@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dataplane::disks::{FileIdentity, MediaFile};
+use dataplane::media::MediaDescription;
 use dataplane::media::library::{Catalogued, Library, LibraryError, OpenTitle};
+
+use pacing::cpu::Work;
 
 use crate::engine::{EngineError, MediaEntry};
 
@@ -84,6 +87,16 @@ impl Titles {
     fn playing(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Playable>>> {
         self.playing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The work of delivering all tracks, in the seconds that bring the most.
+pub(super) fn work_of(media: &MediaDescription, blocks: u64, window_ns: u64) -> Work {
+    let packets = media.tracks.iter().map(|track| {
+        let peak = track.peak_1s_bps as f64 / track.mean_bps.max(1) as f64;
+        track.packets_per_second * peak.max(1.0) * 1000.0
+    });
+    let reads_milli = u128::from(blocks) * 1_000_000_000_000 / u128::from(window_ns.max(1));
+    Work { packets_milli: packets.sum::<f64>() as u64, reads_milli: u64::try_from(reads_milli).unwrap_or(u64::MAX) }
 }
 
 fn error_of(error: LibraryError) -> EngineError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::sender::{LagPolicy, TrackSender, TrackSenderConfig};
 use super::source::TrackSource;
+use crate::engine::AnyPair;
 use crate::gdsl::{Class, Lateness, Link, Pair};
 use crate::media::Title;
 
@@ -39,7 +40,7 @@ pub struct TrackSpec<F> {
 
 impl<F> TrackSpec<F> {
     /// The pair of modules; `None` when the title has no such track.
-    pub fn build(self) -> Option<Box<Pair<TrackSource<F>, TrackSender>>> {
+    pub fn build(self) -> Option<Box<AnyPair<F>>> {
         let described = self.title.description.tracks.get(self.track)?;
         let (ssrc, seq, rtp_base, seed) = self.random;
         let config = TrackSenderConfig {
@@ -56,6 +57,6 @@ impl<F> TrackSpec<F> {
         let destination = TrackSender::new(Arc::clone(&self.title), self.track, config, &self.cname)?;
         let source = TrackSource::new(self.title, self.track, self.file, self.file_key, self.read_ahead_ns);
         let link = Link::new(self.link_blocks);
-        Some(Box::new(Pair { source, destination, link, class: self.class, lateness: Lateness::new() }))
+        Some(Box::new(Pair { source, destination, link, class: self.class, lateness: Lateness::new() }.into()))
     }
 }

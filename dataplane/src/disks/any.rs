@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use hugepages::ChunkPool;
 
-use super::{Disk, DiskCounters, MediaFile, OpenError, READ_ALIGN_BYTES, ReadDone, ReadRequest, ThreadDisk, UringDisk};
+use super::{
+    Disk, DiskCounters, MediaFile, OpenError, READ_ALIGN_BYTES, ReadDone, ReadRequest, ThreadDisk, UringDisk, WriteDone, WriteRequest,
+};
 
 /// Reader threads where io_uring cannot be used: one may wait for the device while the other copies.
 const READER_THREADS: usize = 2;
@@ -159,6 +161,14 @@ impl Disk for AnyDisk {
 
     fn reap(&mut self, now_ns: u64, done: &mut Vec<ReadDone>) {
         of_either!(self, disk => disk.reap(now_ns, done));
+    }
+
+    fn submit_writes(&mut self, now_ns: u64, batch: &mut VecDeque<WriteRequest<MediaFile>>) {
+        of_either!(self, disk => disk.submit_writes(now_ns, batch));
+    }
+
+    fn reap_writes(&mut self, now_ns: u64, done: &mut Vec<WriteDone>) {
+        of_either!(self, disk => disk.reap_writes(now_ns, done));
     }
 
     fn in_flight(&self) -> usize {

@@ -1,8 +1,8 @@
-//! The cyclic disk scheduler: which reads a disk is given next, and how many at once.
+//! The cyclic disk scheduler: which reads and writes a disk is given next, and how many at once.
 //!
 //! ```text
 //!              device 0: guaranteed, in batches by deadline, then by place   ─┐ first
-//! queue(read) ─►          best-effort, in the order asked for                ─┴─► at most `depth` under way ─► Disk ─► finish(read) ─► done
+//! queue(read) ─►          best-effort, in the order asked for, and writes    ─┴─► at most `depth` under way ─► Disk ─► finish(read) ─► done
 //!              device 1: ...                                                                    ▲                       │ late: fewer
 //!                                                                                               └── again, if it failed ─┘
 //! ```
@@ -14,16 +14,19 @@
 //! way is not taken back, so a guaranteed read waits for at most `depth` others; the depth is kept where they are answered in time.
 //!
 //! Devices are told apart by their number (`st_dev`), each with queues and a depth of its own: one that stops answering holds up nobody
-//! else. A read that fails is tried again while there is time. Nothing here allocates after start.
+//! else. A read that fails is tried again while there is time. What is written is best-effort work too (see `writes`). Nothing here allocates
+//! after start.
 
 mod queue;
+mod writes;
 
 use std::collections::VecDeque;
 
 use pacing::disk::DepthControl;
 
 use self::queue::{Fifo, Place, Sorted};
-use super::{Disk, ReadDone, ReadRequest};
+use self::writes::{DeviceWrites, WriteSlot};
+use super::{Disk, ReadDone, ReadRequest, WriteRequest};
 use crate::gdsl::Class;
 
 /// Devices that are told apart; the files of any others share the last one's queues.
@@ -72,7 +75,9 @@ pub struct DeviceReport {
     pub best_effort_reads: u64,
     /// Guaranteed reads that were answered after their deadline.
     pub late: u64,
-    /// Reads that failed and were tried again.
+    /// Writes that were answered.
+    pub writes: u64,
+    /// Reads and writes that failed and were tried again.
     pub retries: u64,
     /// Reads that may be under way now.
     pub depth: u16,
@@ -103,6 +108,7 @@ enum State {
 struct Device {
     guaranteed: Sorted,
     best_effort: Fifo,
+    writes: DeviceWrites,
     under_way: u16,
     depth: DepthControl,
     report: DeviceReport,
@@ -118,14 +124,22 @@ pub struct Cyclic<F> {
     links: Vec<queue::FifoLink>,
     devices: Vec<Device>,
     known: usize,
+    write_slots: Vec<WriteSlot<F>>,
+    write_links: Vec<queue::FifoLink>,
     /// Given to the disk and not yet taken by it.
     batch: VecDeque<ReadRequest<F>>,
+    write_batch: VecDeque<WriteRequest<F>>,
     waiting: usize,
 }
 
 impl<F: Clone> Cyclic<F> {
     /// A scheduler for reads whose tags are below `tags_max`, of which at most `reads_max` exist at once.
     pub fn new(config: CyclicConfig, tags_max: usize, reads_max: usize) -> Self {
+        Self::with_writes(config, tags_max, reads_max, 0)
+    }
+
+    /// The same, for writes as well, whose tags are below `writes_max`.
+    pub fn with_writes(config: CyclicConfig, tags_max: usize, reads_max: usize, writes_max: usize) -> Self {
         let slot = || Slot {
             state: State::Free,
             request: None,
@@ -139,6 +153,7 @@ impl<F: Clone> Cyclic<F> {
         let device = || Device {
             guaranteed: Sorted::with_capacity(reads_max),
             best_effort: Fifo::default(),
+            writes: DeviceWrites::new(config),
             under_way: 0,
             depth: DepthControl::new(config.depth, config.latency_max_ns),
             report: DeviceReport::default(),
@@ -150,17 +165,20 @@ impl<F: Clone> Cyclic<F> {
             links: vec![queue::FifoLink::default(); tags_max],
             devices: (0..DEVICES_MAX).map(|_| device()).collect(),
             known: 0,
+            write_slots: (0..writes_max).map(|_| WriteSlot::free()).collect(),
+            write_links: vec![queue::FifoLink::default(); writes_max],
             batch: VecDeque::with_capacity(DEVICES_MAX * usize::from(config.depth.max(1))),
+            write_batch: VecDeque::with_capacity(writes_max),
             waiting: 0,
         }
     }
 
-    /// True when no read waits to be given to the disk.
+    /// True when nothing waits to be given to the disk.
     pub fn is_empty(&self) -> bool {
-        self.waiting == 0 && self.batch.is_empty()
+        self.waiting == 0 && self.batch.is_empty() && self.write_batch.is_empty()
     }
 
-    /// What the devices did, in the order in which they were first read.
+    /// What the devices did, in the order in which they were first used.
     pub fn reports(&self) -> impl Iterator<Item = DeviceReport> + '_ {
         self.devices.iter().take(self.known).map(|device| DeviceReport { depth: device.depth.depth(), ..device.report })
     }
@@ -233,12 +251,30 @@ impl<F: Clone> Cyclic<F> {
         if !self.batch.is_empty() {
             disk.submit(now_ns, &mut self.batch);
         }
+        if !self.write_batch.is_empty() {
+            disk.submit_writes(now_ns, &mut self.write_batch);
+        }
     }
 
     fn pick(&mut self, now_ns: u64, index: usize) {
-        let Some(device) = self.devices.get_mut(index) else { return };
-        while device.under_way < device.depth.depth() {
-            let Some(tag) = device.guaranteed.pop().or_else(|| device.best_effort.pop(&mut self.links)) else { break };
+        loop {
+            let Some(device) = self.devices.get_mut(index) else { return };
+            let depth = device.depth.depth();
+            if device.under_way >= depth {
+                break;
+            }
+            let guaranteed = device.guaranteed.pop();
+            if guaranteed.is_none() {
+                // What is best-effort shares the depth; a guaranteed read has all of it.
+                if device.under_way + device.writes.under_way >= depth {
+                    break;
+                }
+                if let Some(tag) = device.writes.pop(now_ns, &mut self.write_links, !device.best_effort.is_empty()) {
+                    self.pick_write(now_ns, index, tag);
+                    continue;
+                }
+            }
+            let Some(tag) = guaranteed.or_else(|| device.best_effort.pop(&mut self.links)) else { break };
             let Some(slot) = slot(&mut self.slots, tag) else { continue };
             let Some(request) = slot.request.take() else { continue };
             slot.again = Some((request.file.clone(), request.offset, request.len));
@@ -248,6 +284,7 @@ impl<F: Clone> Cyclic<F> {
             self.batch.push_back(request);
         }
         // Busy is a device for which somebody waits.
+        let Some(device) = self.devices.get_mut(index) else { return };
         let somebody_waits = !device.guaranteed.is_empty() || !device.best_effort.is_empty();
         device.busy = if somebody_waits { device.busy.or(Some((now_ns, 0))) } else { None };
     }
@@ -259,7 +296,7 @@ impl<F: Clone> Cyclic<F> {
         let again = slot.again.take();
         slot.state = State::Free;
         if let Some(device) = self.devices.get_mut(usize::from(slot.device)) {
-            device.answered(now_ns, latency_ns, slot.class, slot.deadline_ns);
+            device.answered(now_ns, latency_ns, slot.class, slot.deadline_ns, self.config.cycle_ns);
             // A little late is better than what lies up to the next sync sample lost.
             let in_time = now_ns < slot.deadline_ns.saturating_add(self.config.latency_max_ns);
             let try_again = wanted
@@ -324,16 +361,25 @@ impl CyclicConfig {
 }
 
 impl Device {
-    fn answered(&mut self, now_ns: u64, latency_ns: u64, class: Class, deadline_ns: u64) {
+    fn answered(&mut self, now_ns: u64, latency_ns: u64, class: Class, deadline_ns: u64, cycle_ns: u64) {
         self.under_way = self.under_way.saturating_sub(1);
         self.depth.answered(latency_ns);
+        self.writes.read_answered(latency_ns);
         match class {
             Class::Guaranteed => {
                 self.report.guaranteed_reads += 1;
-                self.report.late += u64::from(now_ns > deadline_ns);
+                if now_ns > deadline_ns {
+                    self.report.late += 1;
+                    self.writes.keep_quiet_until(now_ns.saturating_add(cycle_ns));
+                }
             }
             Class::BestEffort => self.report.best_effort_reads += 1,
         }
+        self.count_answer(now_ns);
+    }
+
+    /// One more answer of a device that somebody waits for.
+    fn count_answer(&mut self, now_ns: u64) {
         let Some((since_ns, answers)) = &mut self.busy else { return };
         *answers += 1;
         if *answers >= OBSERVED_OVER {

@@ -1,4 +1,4 @@
-//! Media files as the disks read them: one handle, two descriptors.
+//! Media files as the disks read and write them: one handle, two descriptors.
 //!
 //! The direct descriptor (O_DIRECT) bypasses the page cache; the buffered one serves where the file system refuses that, at opening
 //! time or at the first read. Opening is for the control core: it may block.
@@ -52,7 +52,7 @@ pub struct MediaFile {
 struct Inner {
     buffered: File,
     direct: Option<File>,
-    /// Set when the file system took O_DIRECT at opening time and refused it at a read.
+    /// Set when the file system took O_DIRECT at opening time and refused it at a read or write.
     direct_refused: AtomicBool,
     identity: FileIdentity,
 }
@@ -72,11 +72,25 @@ impl MediaFile {
         if !metadata.is_file() {
             return Err(OpenError::NotRegular { path: path.to_owned() });
         }
-        let identity = identity_of(&metadata);
+        Ok(Self::of(buffered, &metadata, open(libc::O_DIRECT).ok()))
+    }
+
+    /// A file that `buffered` has open for reading and writing, and that lies at `path`: it can be written.
+    ///
+    /// # Errors
+    /// The system's answer to `fstat`.
+    pub(super) fn writable(buffered: File, path: &Path) -> io::Result<Self> {
+        let metadata = buffered.metadata()?;
+        let direct = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_DIRECT).open(path);
+        Ok(Self::of(buffered, &metadata, direct.ok()))
+    }
+
+    fn of(buffered: File, metadata: &std::fs::Metadata, direct: Option<File>) -> Self {
+        let identity = identity_of(metadata);
         // The path may have come to mean another file in between.
         let is_same = |file: &File| file.metadata().is_ok_and(|m| (m.dev(), m.ino()) == (identity.device, identity.inode));
-        let direct = open(libc::O_DIRECT).ok().filter(is_same);
-        Ok(Self { inner: Arc::new(Inner { buffered, direct, direct_refused: AtomicBool::new(false), identity }) })
+        let direct = direct.filter(is_same);
+        Self { inner: Arc::new(Inner { buffered, direct, direct_refused: AtomicBool::new(false), identity }) }
     }
 
     /// A file whose reads last until something is written to the pipe.
@@ -104,7 +118,15 @@ impl MediaFile {
         self.inner.buffered.metadata().map(|metadata| identity_of(&metadata))
     }
 
-    /// True while reads bypass the page cache.
+    /// Where the open file lies now, links resolved.
+    ///
+    /// # Errors
+    /// The system's answer, where `/proc` is not there.
+    pub fn real_path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", self.inner.buffered.as_raw_fd()))
+    }
+
+    /// True while reads and writes bypass the page cache.
     pub fn is_direct(&self) -> bool {
         self.inner.direct.is_some() && !self.inner.direct_refused.load(Ordering::Relaxed)
     }
@@ -117,7 +139,20 @@ impl MediaFile {
         self.inner.buffered.read_at(buf, offset)
     }
 
-    /// The descriptor that bypasses the page cache, where the file system has one and has not refused a read of it.
+    /// Writes through the page cache, blocking; for threads that may.
+    ///
+    /// # Errors
+    /// The system's answer to `pwrite`; EBADF for a file that was opened for reading.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner.buffered.write_at(buf, offset)
+    }
+
+    /// The file behind the handle, for threads that may block.
+    pub(super) fn buffered(&self) -> &File {
+        &self.inner.buffered
+    }
+
+    /// The descriptor that bypasses the page cache, where the file system has one and has not refused to do with it what it should.
     pub(super) fn direct_fd(&self) -> Option<RawFd> {
         self.inner.direct.as_ref().filter(|_| self.is_direct()).map(File::as_raw_fd)
     }
@@ -126,7 +161,7 @@ impl MediaFile {
         self.inner.buffered.as_raw_fd()
     }
 
-    /// The file system refused a well-formed direct read: later ones go through the page cache.
+    /// The file system refused a well-formed direct read or write: later ones go through the page cache.
     pub(super) fn refuse_direct(&self) {
         self.inner.direct_refused.store(true, Ordering::Relaxed);
     }

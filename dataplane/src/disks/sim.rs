@@ -7,15 +7,16 @@
 //! It is not told the time by anyone but its caller. [`SimDisk::next_completion_ns`] says when a simulated loop has to come back.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, DiskCounters, DiskError, ReadDone, ReadRequest};
+use super::{Disk, DiskCounters, DiskError, ReadDone, ReadRequest, WriteDone, WriteRequest};
 
 /// What a simulated file holds.
 #[derive(Clone, Debug)]
 enum Content {
     Bytes(Arc<[u8]>),
     Pattern,
+    Written(Arc<Mutex<Vec<u8>>>),
 }
 
 /// A file of a simulated disk.
@@ -38,6 +39,35 @@ impl SimFile {
         Self { id, device: 0, size, content: Content::Pattern }
     }
 
+    /// An empty file that can be written up to `room` bytes; beyond them the disk is full (ENOSPC). Clones are handles of the same file.
+    pub fn writable(id: u64, room: u64) -> Self {
+        Self { id, device: 0, size: room, content: Content::Written(Arc::default()) }
+    }
+
+    /// What was written so far; `None` of a file that is not for writing.
+    pub fn written(&self) -> Option<Vec<u8>> {
+        match &self.content {
+            Content::Written(bytes) => Some(lock(bytes).clone()),
+            Content::Bytes(_) | Content::Pattern => None,
+        }
+    }
+
+    /// Writes what fits.
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let Content::Written(content) = &self.content else { return Err(DiskError::Os(libc::EBADF)) };
+        let Some(end) = offset.checked_add(bytes.len() as u64).filter(|&end| end <= self.size) else {
+            return Err(DiskError::Os(libc::ENOSPC));
+        };
+        let mut content = lock(content);
+        if (content.len() as u64) < end {
+            content.resize(end as usize, 0);
+        }
+        if let Some(place) = content.get_mut(offset as usize..end as usize) {
+            place.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
     /// The same file on another device; without this it is device 0.
     pub fn on_device(self, device: u64) -> Self {
         Self { device, ..self }
@@ -48,22 +78,33 @@ impl SimFile {
         self.id
     }
 
-    /// Bytes.
+    /// Bytes; of a file for writing, those that it may have.
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Copies what lies at `offset` to the start of `out`; how many bytes that is (fewer than fit only at the end of the file).
     pub fn fill(&self, offset: u64, out: &mut [u8]) -> usize {
+        if let Content::Written(content) = &self.content {
+            let content = lock(content);
+            let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or(&[]);
+            let len = rest.len().min(out.len());
+            out[..len].copy_from_slice(&rest[..len]);
+            return len;
+        }
         let len = self.size.saturating_sub(offset).min(out.len() as u64) as usize;
         let out = &mut out[..len];
         match &self.content {
             Content::Bytes(bytes) if len > 0 => out.copy_from_slice(&bytes[offset as usize..][..len]),
-            Content::Bytes(_) => {}
+            Content::Bytes(_) | Content::Written(_) => {}
             Content::Pattern => fill_pattern(self.id, offset, out),
         }
         len
     }
+}
+
+fn lock(content: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    content.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Byte `offset` of the pattern file `id`: a byte of [`pattern_word`], little end first.
@@ -104,7 +145,7 @@ pub struct SlowPeriods {
     pub every_ns: u64,
     /// It lasts this long.
     pub for_ns: u64,
-    /// Reads that start in it take this many times as long.
+    /// What starts in it takes this many times as long.
     pub factor: u32,
 }
 
@@ -113,20 +154,22 @@ pub struct SlowPeriods {
 pub struct SimDiskConfig {
     /// Seed of all chance.
     pub seed: u64,
-    /// Reads taken at once; the rest stays in the batch.
+    /// Reads, and as many writes, taken at once; the rest stays in the batch.
     pub depth: usize,
-    /// Reads served side by side (an SSD's channels), each at the full speed; 1 for a spinning disk.
+    /// Reads and writes served side by side (an SSD's channels), each at the full speed; 1 for a spinning disk.
     pub lanes: usize,
     /// Least time to get to another place.
     pub seek_min_ns: u64,
     /// Most time to get to another place.
     pub seek_max_ns: u64,
-    /// Reads that go on where the last one ended cost as much as any other.
+    /// What goes on where the last one ended costs as much as any other.
     pub seek_always: bool,
     /// Speed of a lane.
     pub bytes_per_s: u64,
     /// Reads of a million that fail with EIO.
     pub errors_per_million: u32,
+    /// Writes of a million that fail with EIO, half done.
+    pub write_errors_per_million: u32,
     /// Blocks of a million that can never be read (EIO): bad places, the same ones at every try.
     pub bad_per_million: u32,
     /// When it is slow.
@@ -145,6 +188,7 @@ impl Default for SimDiskConfig {
             seek_always: false,
             bytes_per_s: 500_000_000,
             errors_per_million: 0,
+            write_errors_per_million: 0,
             bad_per_million: 0,
             slow: None,
         }
@@ -154,7 +198,7 @@ impl Default for SimDiskConfig {
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     free_at_ns: u64,
-    /// File and offset after the last read.
+    /// File and offset after the last read or write.
     head: (u64, u64),
 }
 
@@ -176,6 +220,8 @@ pub struct SimDisk {
     drives: Vec<Drive>,
     /// Reads under way by (end, order of submission), with how they end.
     under_way: BTreeMap<(u64, u64), (ReadRequest<SimFile>, Option<i32>)>,
+    /// The same of writes.
+    writing: BTreeMap<(u64, u64), (WriteRequest<SimFile>, Option<i32>)>,
     /// Time that lanes spent on each file.
     busy_ns: BTreeMap<u64, u64>,
     description: String,
@@ -192,14 +238,16 @@ impl SimDisk {
             busy_ns: BTreeMap::new(),
             config,
             under_way: BTreeMap::new(),
+            writing: BTreeMap::new(),
             description,
             counters: DiskCounters::default(),
         }
     }
 
-    /// When the next read ends, `None` when none is under way.
+    /// When the next read or write ends, `None` when none is under way.
     pub fn next_completion_ns(&self) -> Option<u64> {
-        self.under_way.keys().next().map(|&(end_ns, _)| end_ns)
+        let next = |keys: Option<&(u64, u64)>| keys.map(|&(end_ns, _)| end_ns);
+        [next(self.under_way.keys().next()), next(self.writing.keys().next())].into_iter().flatten().min()
     }
 
     /// What device `device` is like from now on; `depth` counts for all devices together and stays.
@@ -209,7 +257,7 @@ impl SimDisk {
         drive.config = config;
     }
 
-    /// Takes device `device` away: every read of it fails with ENODEV from now on.
+    /// Takes device `device` away: whatever is asked of it fails with ENODEV from now on.
     pub fn take_away(&mut self, device: u64) {
         self.drive(device).gone = true;
     }
@@ -237,12 +285,13 @@ impl SimDisk {
         split_mix(self.random)
     }
 
-    /// When a read that is submitted at `now_ns` ends, and how.
-    fn serve(&mut self, now_ns: u64, file: &SimFile, offset: u64, len: u64) -> (u64, Option<i32>) {
+    /// When a read (or a write) that is submitted at `now_ns` ends, and how.
+    fn serve(&mut self, now_ns: u64, file: &SimFile, offset: u64, len: u64, is_write: bool) -> (u64, Option<i32>) {
         let (seek, fate) = (self.chance(), self.chance());
         let drive = self.drive(file.device);
         let (end_ns, service_ns) = drive.serve(now_ns, (file.id, offset), len, seek);
-        let is_bad = drive.is_bad(file.id, offset) || fate % 1_000_000 < u64::from(drive.config.errors_per_million);
+        let errors_per_million = if is_write { drive.config.write_errors_per_million } else { drive.config.errors_per_million };
+        let is_bad = !is_write && drive.is_bad(file.id, offset) || fate % 1_000_000 < u64::from(errors_per_million);
         let fails = if drive.gone { Some(libc::ENODEV) } else { is_bad.then_some(libc::EIO) };
         *self.busy_ns.entry(file.id).or_default() += service_ns;
         (end_ns, fails)
@@ -258,7 +307,7 @@ impl Drive {
         split_mix(self.config.seed ^ split_mix(file) ^ offset) % 1_000_000 < u64::from(self.config.bad_per_million)
     }
 
-    /// When the read ends, and how long it keeps its lane.
+    /// When the read or write ends, and how long it keeps its lane.
     fn serve(&mut self, now_ns: u64, (file, offset): (u64, u64), len: u64, chance: u64) -> (u64, u64) {
         let seek_range_ns = self.config.seek_max_ns.saturating_sub(self.config.seek_min_ns).saturating_add(1);
         let seek_ns = self.config.seek_min_ns + chance % seek_range_ns;
@@ -292,7 +341,7 @@ impl Disk for SimDisk {
     fn submit(&mut self, now_ns: u64, batch: &mut VecDeque<ReadRequest<SimFile>>) {
         while self.under_way.len() < self.config.depth.max(1) {
             let Some(request) = batch.pop_front() else { break };
-            let (end_ns, fails) = self.serve(now_ns, &request.file, request.offset, request.len as u64);
+            let (end_ns, fails) = self.serve(now_ns, &request.file, request.offset, request.len as u64, false);
             self.under_way.insert((end_ns, self.counters.reads), (request, fails));
             self.counters.reads += 1;
         }
@@ -309,8 +358,34 @@ impl Disk for SimDisk {
         }
     }
 
+    fn submit_writes(&mut self, now_ns: u64, batch: &mut VecDeque<WriteRequest<SimFile>>) {
+        while self.writing.len() < self.config.depth.max(1) {
+            let Some(request) = batch.pop_front() else { break };
+            let (end_ns, fails) = self.serve(now_ns, &request.file, request.offset, request.slice.len() as u64, true);
+            self.writing.insert((end_ns, self.counters.writes), (request, fails));
+            self.counters.writes += 1;
+        }
+    }
+
+    fn reap_writes(&mut self, now_ns: u64, done: &mut Vec<WriteDone>) {
+        while done.len() < done.capacity() {
+            let Some(next) = self.writing.first_entry().filter(|next| next.key().0 <= now_ns) else { break };
+            let (WriteRequest { tag, file, offset, slice }, fails) = next.remove();
+            let result = match fails {
+                None => file.put(offset, &slice),
+                Some(error) => {
+                    // What a write that fails leaves behind is anybody's guess.
+                    let _ = file.put(offset, slice.get(..slice.len() / 2).unwrap_or(&[]));
+                    Err(DiskError::Os(error))
+                }
+            };
+            self.counters.count_write(slice.len(), result);
+            done.push(WriteDone { tag, slice, result });
+        }
+    }
+
     fn in_flight(&self) -> usize {
-        self.under_way.len()
+        self.under_way.len() + self.writing.len()
     }
 
     fn describe(&self) -> &str {
@@ -318,6 +393,6 @@ impl Disk for SimDisk {
     }
 
     fn counters(&self) -> DiskCounters {
-        DiskCounters { in_flight: self.under_way.len() as u32, ..self.counters }
+        DiskCounters { in_flight: self.in_flight() as u32, ..self.counters }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads through io_uring: O_DIRECT into registered buffers, one system call per batch, none to collect completions.
+//! Reads and writes through io_uring: O_DIRECT into and from registered buffers, one system call per batch, none to collect completions.
 //!
 //! ```text
 //! submit: batch ─► entries in the ring ─► one io_uring_enter          reap: completion ring ─► done, or the rest of a short read again
@@ -6,6 +6,9 @@
 //!
 //! Measured beforehand, and the reason for the defaults: depth 32 beats 128, a kernel polling thread (SQPOLL) hurts on few cores, and
 //! completion polling (IOPOLL) opens on common file systems and then fails. So none of them is used.
+//!
+//! Reads and writes share the ring, of which writes get at most half. Whole pages are written past the page cache; what a file has behind
+//! its last whole page goes through it, exactly as long as it is, so nothing needs to be padded and cut off again.
 
 mod ring;
 
@@ -14,8 +17,8 @@ use std::io;
 
 use hugepages::ChunkPool;
 
-use super::{Disk, DiskCounters, DiskError, MediaFile, ReadDone, ReadRequest};
-use ring::{Read, Ring};
+use super::{Disk, DiskCounters, DiskError, MediaFile, ReadDone, ReadRequest, WriteDone, WriteRequest};
+use ring::{Operation, Read, Ring, Write};
 
 /// Reads in flight, unless the configuration says otherwise.
 pub const DEFAULT_DEPTH: u16 = 32;
@@ -24,17 +27,22 @@ const FIXED_BUFFER_BYTES_MAX: usize = 1 << 30;
 /// How often a piece that the kernel gives back undone is tried again (EINTR, EAGAIN; ECANCELED when the thread that submitted it ended).
 const RETRIES_MAX: u8 = 100;
 
-/// A disk read through io_uring.
+/// A disk read and written through io_uring.
 pub struct UringDisk {
     ring: Ring,
-    /// Requests that were refused before they reached the kernel.
-    refused: VecDeque<ReadDone>,
+    depth: usize,
+    /// Reads that came to their end and were not reaped: refused before they reached the kernel, or seen while writes were reaped.
+    read: VecDeque<ReadDone>,
+    /// The same of writes.
+    written: VecDeque<WriteDone>,
+    /// Writes in the ring.
+    writing: usize,
     description: String,
     counters: DiskCounters,
 }
 
 impl UringDisk {
-    /// A disk for chunks of `pool` with at most `depth` reads in flight. Chunks of other pools may be read into, too, a little slower.
+    /// A disk for chunks of `pool` with at most `depth` reads and writes in flight. Chunks of other pools may be read into, too, a little slower.
     ///
     /// # Errors
     /// The kernel's: EPERM where io_uring is forbidden (`kernel.io_uring_disabled`, a container's system call filter), ENOSYS where
@@ -46,7 +54,16 @@ impl UringDisk {
             Err(e) => format!("buffers on {} not registered ({e}; raise RLIMIT_MEMLOCK)", pool.backing()),
         };
         let description = format!("io_uring, O_DIRECT for files that take it, depth {depth}, {buffers}");
-        Ok(Self { ring, refused: VecDeque::with_capacity(depth.into()), description, counters: DiskCounters::default() })
+        let depth = usize::from(depth.max(1));
+        Ok(Self {
+            ring,
+            depth,
+            read: VecDeque::with_capacity(depth),
+            written: VecDeque::with_capacity(depth),
+            writing: 0,
+            description,
+            counters: DiskCounters::default(),
+        })
     }
 
     /// True when the pool's memory is registered with the kernel.
@@ -93,6 +110,71 @@ impl UringDisk {
         self.ring.start(read).err().map(|read| self.done(read, Some(libc::EBUSY)))
     }
 
+    /// What becomes of a piece of a write that the kernel has completed: the write's end, or `None` when another piece is on its way.
+    fn finish_write(&mut self, mut write: Write, result: i32) -> Option<WriteDone> {
+        let error = match usize::try_from(result) {
+            Ok(bytes) => {
+                write.written += bytes;
+                if write.written >= write.request.slice.len() {
+                    return Some(self.written(write, None));
+                }
+                write.retries = if bytes == 0 { write.retries + 1 } else { 0 };
+                if write.retries > RETRIES_MAX {
+                    return Some(self.written(write, Some(libc::EIO)));
+                }
+                return self.write_again(write);
+            }
+            Err(_) => -result,
+        };
+        match error {
+            libc::EINTR | libc::EAGAIN | libc::ECANCELED if write.retries < RETRIES_MAX => {
+                write.retries += 1;
+                self.write_again(write)
+            }
+            libc::EINVAL if write.direct => {
+                write.request.file.refuse_direct();
+                self.write_again(write)
+            }
+            error => Some(self.written(write, Some(error))),
+        }
+    }
+
+    fn write_again(&mut self, write: Write) -> Option<WriteDone> {
+        self.ring.start_write(write).err().map(|write| self.written(write, Some(libc::EBUSY)))
+    }
+
+    fn written(&mut self, write: Write, error: Option<i32>) -> WriteDone {
+        let result = error.map_or(Ok(()), |number| Err(DiskError::Os(number)));
+        self.writing -= 1;
+        self.counters.count_write(write.request.slice.len(), result);
+        WriteDone { tag: write.request.tag, slice: write.request.slice, result }
+    }
+
+    /// Takes in what the kernel has completed, while there is room for its end.
+    fn collect(&mut self) {
+        while self.read.len() < self.depth && self.written.len() < self.depth {
+            let Some((operation, result)) = self.ring.complete() else { break };
+            match operation {
+                Operation::Read(read) => {
+                    let done = self.finish(read, result);
+                    self.read.extend(done);
+                }
+                Operation::Write(write) => {
+                    let done = self.finish_write(write, result);
+                    self.written.extend(done);
+                }
+            }
+        }
+        if self.ring.needs_enter() {
+            self.ring.enter();
+        }
+    }
+
+    /// Room for another operation, whose end has room as well.
+    fn has_room(&self) -> bool {
+        self.ring.has_room() && self.in_flight() < self.depth
+    }
+
     fn done(&mut self, read: Read, error: Option<i32>) -> ReadDone {
         let result = error.map_or(Ok(read.filled), |number| Err(DiskError::Os(number)));
         self.counters.count(result);
@@ -113,7 +195,7 @@ impl Disk for UringDisk {
     }
 
     fn submit(&mut self, _now_ns: u64, batch: &mut VecDeque<ReadRequest<MediaFile>>) {
-        while self.ring.has_room() && self.refused.len() < self.refused.capacity() {
+        while self.has_room() {
             let Some(request) = batch.pop_front() else { break };
             self.counters.reads += 1;
             let wanted = request.len.min(request.chunk.len());
@@ -122,7 +204,7 @@ impl Disk for UringDisk {
             let started = if i64::try_from(read.request.offset).is_ok() { self.ring.start(read) } else { Err(read) };
             if let Err(read) = started {
                 let done = self.done(read, Some(libc::EINVAL));
-                self.refused.push_back(done);
+                self.read.push_back(done);
             }
         }
         if self.ring.needs_enter() {
@@ -131,21 +213,38 @@ impl Disk for UringDisk {
     }
 
     fn reap(&mut self, _now_ns: u64, done: &mut Vec<ReadDone>) {
-        while done.len() < done.capacity() {
-            if let Some(refused) = self.refused.pop_front() {
-                done.push(refused);
-                continue;
+        self.collect();
+        let room = done.capacity() - done.len();
+        done.extend(self.read.drain(..room.min(self.read.len())));
+    }
+
+    fn submit_writes(&mut self, _now_ns: u64, batch: &mut VecDeque<WriteRequest<MediaFile>>) {
+        let writes_max = (self.depth / 2).max(1);
+        while self.writing + self.written.len() < writes_max && self.has_room() {
+            let Some(request) = batch.pop_front() else { break };
+            self.counters.writes += 1;
+            self.writing += 1;
+            let write = Write { request, written: 0, direct: false, retries: 0 };
+            let end = write.request.offset.checked_add(write.request.slice.len() as u64).and_then(|end| i64::try_from(end).ok());
+            let started = if end.is_some() { self.ring.start_write(write) } else { Err(write) };
+            if let Err(write) = started {
+                let done = self.written(write, Some(libc::EINVAL));
+                self.written.push_back(done);
             }
-            let Some((read, result)) = self.ring.complete() else { break };
-            done.extend(self.finish(read, result));
         }
         if self.ring.needs_enter() {
             self.ring.enter();
         }
     }
 
+    fn reap_writes(&mut self, _now_ns: u64, done: &mut Vec<WriteDone>) {
+        self.collect();
+        let room = done.capacity() - done.len();
+        done.extend(self.written.drain(..room.min(self.written.len())));
+    }
+
     fn in_flight(&self) -> usize {
-        self.ring.len() + self.refused.len()
+        self.ring.len() + self.read.len() + self.written.len()
     }
 
     fn describe(&self) -> &str {

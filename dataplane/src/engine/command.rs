@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use pacing::cpu::Cost;
 
-use crate::delivery::{StartPlan, TrackSender, TrackSenderStatus, TrackSource};
+use super::modules::AnyPair;
+use super::transfers::TransferReport;
+use crate::delivery::{StartPlan, TrackSenderStatus};
 use crate::disks::{DEVICES_MAX, DeviceReport, DiskCounters};
-use crate::gdsl::{GdslCounters, Lateness, Outcome, Pair};
+use crate::gdsl::{GdslCounters, Lateness, Outcome};
 use crate::rtp::sender::Reception;
 use stack::host::{HostCounters, Layers};
 
@@ -15,7 +17,7 @@ use stack::host::{HostCounters, Layers};
 pub const TRACKS_MAX: usize = 8;
 
 /// The pair of modules of a track.
-pub type TrackPair<F> = Pair<TrackSource<F>, TrackSender>;
+pub type TrackPair<F> = AnyPair<F>;
 
 /// How a track goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,29 @@ pub enum Command<S, F> {
         /// To be filled in and returned.
         report: Box<CoreReport>,
     },
+    /// Begin to copy or record into a file.
+    StartTransfer {
+        /// Reply number.
+        reply: u64,
+        /// Name of the transfer from now on, of the control core's choice.
+        transfer: u64,
+        /// Its modules and its link.
+        pair: Box<AnyPair<F>>,
+    },
+    /// End a transfer, whether it came to its end or not. [`Event::TransferGone`] follows when nothing of it is under way any more.
+    StopTransfer {
+        /// Reply number.
+        reply: u64,
+        /// The transfer.
+        transfer: u64,
+    },
+    /// How far a transfer is.
+    TransferStatus {
+        /// Reply number.
+        reply: u64,
+        /// The transfer.
+        transfer: u64,
+    },
     /// BYE to every session, then end.
     Shutdown,
 }
@@ -152,6 +177,9 @@ pub enum Refusal {
     /// No such stream.
     #[error("no such stream")]
     NoStream,
+    /// No such transfer.
+    #[error("no such transfer")]
+    NoTransfer,
     /// A table is full.
     #[error("the engine core's tables are full")]
     Full,
@@ -201,6 +229,8 @@ pub enum Reply {
     Session(Box<SessionReport>),
     /// The core's report.
     Core(Box<CoreReport>),
+    /// A transfer's report.
+    Transfer(TransferReport),
 }
 
 /// What an engine core tells the control core.
@@ -225,7 +255,19 @@ pub enum Event<F> {
         /// The stream.
         token: u64,
     },
-    /// A track's boxes, to be freed by whoever reads this.
+    /// A transfer came to its end, or cannot go on; it stays until it is stopped.
+    TransferOver {
+        /// The transfer.
+        transfer: u64,
+        /// How far it came, and how it ended.
+        report: TransferReport,
+    },
+    /// A transfer was stopped; the engine core has let go of its files.
+    TransferGone {
+        /// The transfer.
+        transfer: u64,
+    },
+    /// A delivery's boxes, to be freed by whoever reads this.
     Discard(Box<TrackPair<F>>),
     /// A set-up that was refused, to be freed by whoever reads this.
     DiscardSetup(Box<TrackSetup<F>>),

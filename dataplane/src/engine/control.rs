@@ -7,6 +7,7 @@ use stack::host::{FlowSpec, Host, HostError, StreamError};
 
 use super::command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport};
 use super::core::{EngineCore, START_PATIENCE_NS};
+use super::modules::{SinkModule, track_in, track_of};
 use super::session::{Phase, Session, TrackSlot};
 use crate::delivery::{Outlet, StartPlan, Timeline};
 use crate::disks::Disk;
@@ -85,6 +86,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 self.fill_core(&mut report);
                 self.reply(reply, Reply::Core(report));
             }
+            Command::StartTransfer { reply, transfer, pair } => self.start_transfer(reply, transfer, pair),
+            Command::StopTransfer { reply, transfer } => self.stop_transfer(reply, transfer),
+            Command::TransferStatus { reply, transfer } => self.transfer_status(reply, transfer),
             Command::Shutdown => self.shut_down(),
         }
     }
@@ -108,6 +112,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), NotSetUp<D::File>> {
         let known = self.by_key.get(&key).copied();
         let place = match known.and_then(|index| self.sessions.get(index as usize)?.as_ref()) {
+            _ if self.gdsl.pairs() - self.transfers.len() >= self.tracks_max => Err(Refusal::Full),
             Some(session) if session.phase != Phase::Idle => Err(Refusal::State),
             Some(session) => session.tracks.iter().position(Option::is_none).ok_or(Refusal::Full),
             None if self.free_sessions.is_empty() => Err(Refusal::Full),
@@ -118,8 +123,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             Err(refusal) => return Err((refusal, setup)),
         };
         let TrackSetup { track_id, transport, mut pair } = *setup;
-        pair.destination.set_outlet(outlet);
-        let ssrc = pair.destination.ssrc();
+        let Some(track) = track_in(&mut pair) else {
+            self.close_outlet(outlet);
+            return Err((Refusal::State, Box::new(TrackSetup { track_id, transport, pair })));
+        };
+        track.destination.set_outlet(outlet);
+        let ssrc = track.destination.ssrc();
         let pair = match self.gdsl.add(pair) {
             Ok(pair) => pair,
             Err(pair) => {
@@ -214,20 +223,20 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         for (i, track) in session.tracks.iter_mut().flatten().enumerate() {
             if let Some(plan) = plan {
                 self.gdsl.clear_link(track.pair);
-                if let (Some(pair), Some(&part)) = (self.gdsl.pair_mut(track.pair), plan.tracks.get(i)) {
+                if let (Some(pair), Some(&part)) = (track_of(&mut self.gdsl, track.pair), plan.tracks.get(i)) {
                     pair.source.prepare(part, plan.start_dts_ns);
                     pair.destination.prepare(part, plan.start_dts_ns, plan.from_ns, RANGE_GAP_NS.saturating_add(stopped_for_ns));
                 }
                 track.over = false;
             }
             if !track.over {
-                if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+                if let Some(pair) = track_of(&mut self.gdsl, track.pair) {
                     pair.source.set_timeline(resting);
                 }
                 self.gdsl.wake(track.pair, End::Source, now_ns);
             }
-            if let (Some(pair), Some(entry)) = (self.gdsl.pair_mut(track.pair), tracks.get_mut(i)) {
-                let sender = &pair.destination;
+            if let (Some(pair), Some(entry)) = (track_of(&mut self.gdsl, track.pair), tracks.get_mut(i)) {
+                let sender = pair.destination;
                 *entry = StartedTrack { track_id: track.track_id, seq: sender.rtp().next_seq(), rtptime: sender.rtp_time_of(from_ns) };
                 count = i + 1;
             }
@@ -275,7 +284,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 session.timeline.anchor_ns = None;
                 session.phase = Phase::Prepared;
                 for track in session.tracks.iter().flatten() {
-                    if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+                    if let Some(pair) = track_of(&mut self.gdsl, track.pair) {
                         pair.destination.set_timeline(session.timeline);
                     }
                     self.gdsl.hold(track.pair, End::Source);
@@ -295,7 +304,11 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let now_ns = self.clock.now_ns();
         let Some(Some(session)) = self.sessions.get(index as usize) else { return };
         for track in session.tracks.iter().flatten() {
-            self.gdsl.with_io(track.pair, &self.clock, |sender, io| sender.send_bye(now_ns, io));
+            self.gdsl.with_io(track.pair, &self.clock, |module, io| {
+                if let SinkModule::Track(sender) = module {
+                    sender.send_bye(now_ns, io);
+                }
+            });
         }
     }
 
@@ -346,13 +359,13 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         report.lateness.reset();
         report.count = 0;
         for (track, entry) in session.tracks.iter().flatten().zip(&mut report.tracks) {
-            let Some(pair) = self.gdsl.pair_mut(track.pair) else { continue };
+            let Some(pair) = track_of(&mut self.gdsl, track.pair) else { continue };
             entry.track_id = track.track_id;
             entry.ssrc = track.ssrc;
             entry.sent = pair.destination.status();
             entry.reception = pair.destination.rtp().reception();
             entry.client_cname = pair.destination.rtp().receiver_cname();
-            report.lateness.add(&pair.lateness);
+            report.lateness.add(pair.lateness);
             report.count += 1;
         }
         Some(())

@@ -11,8 +11,9 @@ use stack::host::{Host, StreamId};
 
 use super::command::{Command, Event, State, TRACKS_MAX};
 use super::inbound::Inbox;
+use super::modules::{CoreGdsl, track_of};
 use super::session::{Phase, Session};
-use crate::delivery::{TrackSender, TrackSource};
+use super::transfers::{TRANSFERS_MAX, Transfer};
 use crate::disks::{CyclicConfig, Disk};
 use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
 
@@ -66,6 +67,8 @@ impl Default for CoreConfig {
 pub struct Turn {
     /// Anything happened.
     pub worked: bool,
+    /// Packets with a due time that it queued.
+    pub packets: u64,
     /// When the next turn is needed; `None` when only a command or a datagram can bring work.
     pub next_ns: Option<u64>,
     /// The core was told to end.
@@ -77,7 +80,7 @@ pub(super) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<crate::gdsl::Mi
 /// One engine core.
 pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) clock: C,
-    pub(super) gdsl: Gdsl<H, D, TrackSource<D::File>, TrackSender>,
+    pub(super) gdsl: CoreGdsl<H, D>,
     commands: Receiver<Command<H::Stream, D::File>>,
     events: Sender<Event<D::File>>,
     pub(super) sessions: Vec<Option<Session>>,
@@ -90,6 +93,9 @@ pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) streams: FastMap<u64, StreamId>,
     /// The sessions whose phase is `Starting`, each once: it never grows.
     pub(super) starting: Vec<u32>,
+    pub(super) tracks_max: usize,
+    /// What is copied or recorded into files; it never grows.
+    pub(super) transfers: Vec<Transfer>,
     pub(super) inbox: Inbox,
     next_receive_ns: u64,
     pub(super) stopped: bool,
@@ -114,7 +120,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let sessions = config.sessions_max as usize;
         let tracks = config.tracks_max as usize;
         let gdsl_config = GdslConfig {
-            pairs_max: config.tracks_max,
+            pairs_max: config.tracks_max.saturating_add(TRANSFERS_MAX as u32),
             tick_ns: config.tick_ns,
             host_frames: config.host_frames,
             disk: config.disk,
@@ -128,11 +134,13 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             sessions: (0..sessions).map(|_| None).collect(),
             free_sessions: (0..config.sessions_max).rev().collect(),
             by_key: FastMap::with_capacity_and_hasher(2 * sessions, BuildHasherDefault::default()),
-            owners: vec![(0, 0); tracks],
+            owners: vec![(0, 0); tracks + TRANSFERS_MAX],
             by_ssrc: FastMap::with_capacity_and_hasher(2 * tracks, BuildHasherDefault::default()),
             by_remote: HashMap::with_capacity(4 * tracks),
             streams: FastMap::with_capacity_and_hasher(2 * config.streams_max as usize, BuildHasherDefault::default()),
             starting: Vec::with_capacity(sessions),
+            tracks_max: tracks,
+            transfers: Vec::with_capacity(TRANSFERS_MAX),
             inbox: Inbox::new(),
             next_receive_ns: now_ns,
             stopped: false,
@@ -148,16 +156,21 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     pub fn turn(&mut self) -> Turn {
         let begin_ns = self.clock.now_ns();
         let mut worked = self.take_commands();
-        if begin_ns >= self.next_receive_ns {
+        if begin_ns >= self.next_receive_ns || self.gdsl.host().has_arrivals() {
             self.next_receive_ns = begin_ns + self.gdsl.host().receive_every_ns();
             worked |= self.receive(begin_ns);
         }
         worked |= self.start_sessions(begin_ns);
+        let packets_before = self.gdsl.counters().packets;
         let cycle = self.gdsl.cycle(&self.clock);
+        let packets = self.gdsl.counters().packets - packets_before;
         worked |= cycle.worked;
         while let Some((pair, outcome)) = self.gdsl.next_outcome() {
-            self.pair_ended(pair, outcome);
+            if !self.transfer_ended(pair, outcome) {
+                self.pair_ended(pair, outcome);
+            }
         }
+        worked |= self.release_transfers();
         let mut next_ns = cycle.next_ns;
         if !self.starting.is_empty() {
             let soon = begin_ns + START_POLL_NS;
@@ -166,7 +179,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         if worked {
             self.busy_ns += self.clock.now_ns().saturating_sub(begin_ns);
         }
-        Turn { worked, next_ns, stopped: self.stopped }
+        Turn { worked, packets, next_ns, stopped: self.stopped }
     }
 
     /// The host, for the loop that waits on it.
@@ -235,7 +248,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     /// that no answer and no end is lost.
     fn listener_is_behind(&self) -> bool {
         let queued = self.events.len();
-        let needed = EVENTS_PER_COMMAND + self.by_key.len() + self.streams.len();
+        let needed = EVENTS_PER_COMMAND + self.by_key.len() + self.streams.len() + 3 * self.transfers.len();
         queued > 0 && self.events.capacity().is_some_and(|capacity| capacity - queued.min(capacity) < needed)
     }
 
@@ -274,7 +287,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             // With an empty link: has its source anything to ask for?
             let arrived = match self.gdsl.front_arrived(track.pair, START_BLOCKS) {
                 Some(arrived) => arrived,
-                None => self.gdsl.pair_mut(track.pair).is_none_or(|pair| pair.source.is_at_rest()),
+                None => track_of(&mut self.gdsl, track.pair).is_none_or(|pair| pair.source.is_at_rest()),
             };
             if !arrived {
                 return false;
@@ -289,7 +302,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         session.timeline.anchor_ns = Some(now_ns.saturating_add_signed(already_ns.saturating_neg()));
         session.phase = Phase::Running;
         for track in session.tracks.iter().flatten().filter(|t| !t.over) {
-            if let Some(pair) = self.gdsl.pair_mut(track.pair) {
+            if let Some(pair) = track_of(&mut self.gdsl, track.pair) {
                 pair.source.set_timeline(session.timeline);
                 pair.destination.set_timeline(session.timeline);
             }

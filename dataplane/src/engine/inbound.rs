@@ -140,7 +140,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     fn rtcp_of_track(&mut self, now_ns: u64, index: u32, place: u8, packet: &[u8]) {
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
         let Some(Some(track)) = session.tracks.get(usize::from(place)) else { return };
-        let Some(pair) = self.gdsl.pair_mut(track.pair) else { return };
+        let Some(pair) = super::modules::track_of(&mut self.gdsl, track.pair) else { return };
         if pair.destination.rtp_mut().receive(now_ns, packet).is_ok() {
             session.last_rtcp_ns = Some(now_ns);
         } else {

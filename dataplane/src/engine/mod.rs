@@ -17,14 +17,18 @@ pub mod core;
 pub mod eventfd;
 mod inbound;
 pub mod local;
+pub mod modules;
 pub mod net;
 pub mod own;
 mod realtime;
 mod session;
 pub mod thread;
+mod transfers;
 
 pub use command::{
     Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, TRACKS_MAX, TrackReport, TrackSetup, Transport,
 };
 pub use core::{CoreConfig, EngineCore, Turn};
+pub use modules::AnyPair;
 pub use thread::{CoreFacts, CoreHandle, Overloaded, Parts, Poll, ThreadConfig, spawn};
+pub use transfers::{TRANSFERS_MAX, TransferReport};

@@ -99,6 +99,10 @@ impl Host for AnyHost {
         either!(self, host => host.receive_every_ns())
     }
 
+    fn has_arrivals(&self) -> bool {
+        either!(self, host => host.has_arrivals())
+    }
+
     fn datagram(&mut self, flow: FlowId) -> Option<&mut [u8]> {
         either!(self, host => host.datagram(flow))
     }

@@ -10,7 +10,7 @@ use pacing::Clock;
 use stack::host::Host;
 
 use super::command::{Command, Event};
-use super::core::{CoreConfig, EngineCore};
+use super::core::{CoreConfig, EngineCore, Turn};
 use super::eventfd::EventFd;
 use super::realtime;
 use crate::disks::Disk;
@@ -25,9 +25,15 @@ pub enum Poll {
     Adaptive,
 }
 
-/// A sleep is at least this long, so that deadlines that lie close together are served by one wake-up. It bounds the lateness that
-/// adaptive polling adds, and at most 5,000 wake-ups per second are made.
-const QUANTUM_NS: u64 = 200_000;
+/// With adaptive polling turns begin at least this far apart, so that deadlines that lie close together are served by one wake-up, which
+/// costs as much as sending ten packets or more.
+const PERIOD_NS_MIN: u64 = 250_000;
+/// So much farther apart for each packet of a turn: the more there is to send, the more wake-ups are worth saving.
+const PERIOD_NS_PER_PACKET: u64 = 5_000;
+/// It bounds the lateness that adaptive polling adds.
+const PERIOD_NS_MAX: u64 = 650_000;
+/// Shorter sleeps are not worth their wake-up.
+const SLEEP_NS_MIN: u64 = 50_000;
 /// A sleep is at most this long.
 const IDLE_NS: u64 = 500_000_000;
 
@@ -146,7 +152,7 @@ where
     M: FnOnce(&C) -> Result<Parts<H, D>, String> + Send + 'static,
 {
     let (commands, commands_rx) = bounded(config.commands_max.max(64));
-    // Every command brings at most a reply and a box back, every session at most one end, and every track one box.
+    // Every command brings at most a reply and a box back, every session at most one end, every track one box, every transfer three.
     let events_max = 4 * config.commands_max + config.core.sessions_max as usize + config.core.tracks_max as usize + 64;
     let (events_tx, events) = bounded(events_max);
     let asleep = Arc::new(AtomicBool::new(false));
@@ -163,6 +169,10 @@ where
         // Pinned only now: threads that `make` started (disk readers) must not share this CPU.
         let cpu = config.cpu.filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id }));
         let mut facts = facts_of(&parts, cpu, config.cpu);
+        if config.poll == Poll::Adaptive {
+            // A refusal makes each sleep 50 us longer, nothing else.
+            let _ = stack::kernel::set_timer_slack_min();
+        }
         if config.realtime {
             facts.notes.extend(realtime::ask(config.poll == Poll::Busy));
         }
@@ -197,8 +207,17 @@ fn facts_of<H: Host, D: Disk>(parts: &Parts<H, D>, cpu: Option<usize>, wanted: O
     }
 }
 
+/// How long to sleep after `turn`, which began at `begin_ns` and is over at `now_ns`; 0 for not at all.
+fn sleep_ns(turn: &Turn, begin_ns: u64, now_ns: u64) -> u64 {
+    let period_ns = PERIOD_NS_MIN.saturating_add(turn.packets.saturating_mul(PERIOD_NS_PER_PACKET)).min(PERIOD_NS_MAX);
+    let next_ns = turn.next_ns.unwrap_or(u64::MAX).max(begin_ns.saturating_add(period_ns));
+    let sleep_ns = next_ns.saturating_sub(now_ns).min(IDLE_NS);
+    if sleep_ns < SLEEP_NS_MIN { 0 } else { sleep_ns }
+}
+
 fn run<H: Host, D: Disk, C: Clock>(core: &mut EngineCore<H, D, C>, poll: Poll, wake: &EventFd, asleep: &AtomicBool) {
     loop {
+        let begin_ns = core.clock().now_ns();
         let turn = core.turn();
         if turn.stopped {
             return;
@@ -207,13 +226,45 @@ fn run<H: Host, D: Disk, C: Clock>(core: &mut EngineCore<H, D, C>, poll: Poll, w
             std::hint::spin_loop();
             continue;
         }
-        let now_ns = core.clock().now_ns();
-        let sleep_ns = turn.next_ns.map_or(IDLE_NS, |at| at.saturating_sub(now_ns).clamp(QUANTUM_NS, IDLE_NS));
+        let sleep_ns = sleep_ns(&turn, begin_ns, core.clock().now_ns());
+        if sleep_ns == 0 {
+            continue;
+        }
         asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if !core.has_commands() {
             core.host_mut().wait(sleep_ns, wake.as_raw());
         }
         asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u64 = 1_000;
+
+    fn after(packets: u64, next_ns: Option<u64>) -> Turn {
+        Turn { worked: packets > 0, packets, next_ns, stopped: false }
+    }
+
+    #[test]
+    fn turns_begin_a_period_apart_that_grows_with_the_packets() {
+        // One packet, the next one due at once; a turn of 30 us.
+        assert_eq!(sleep_ns(&after(1, Some(0)), 1_000 * US, 1_030 * US), 225 * US);
+        assert_eq!(sleep_ns(&after(20, Some(0)), 1_000 * US, 1_030 * US), 320 * US);
+        assert_eq!(sleep_ns(&after(100, Some(0)), 1_000 * US, 1_150 * US), 500 * US);
+        // However many there are, the period is bounded, and a turn that lasted longer is followed by the next one at once.
+        assert_eq!(sleep_ns(&after(u64::MAX, Some(0)), 1_000 * US, 1_590 * US), 60 * US);
+        assert_eq!(sleep_ns(&after(400, Some(0)), 1_000 * US, 1_610 * US), 0);
+        assert_eq!(sleep_ns(&after(400, Some(0)), 1_000 * US, 9_000 * US), 0);
+    }
+
+    #[test]
+    fn a_later_deadline_is_slept_to() {
+        assert_eq!(sleep_ns(&after(1, Some(7_000 * US)), 1_000 * US, 1_030 * US), 5_970 * US);
+        assert_eq!(sleep_ns(&after(0, None), 1_000 * US, 1_030 * US), IDLE_NS);
+        assert_eq!(sleep_ns(&after(0, Some(u64::MAX)), 1_000 * US, 1_030 * US), IDLE_NS);
     }
 }

@@ -263,6 +263,17 @@ impl Blocks {
         }
     }
 
+    /// Gives one share back; the cache does not keep the block.
+    pub(super) fn release_for_good(&mut self, id: BlockId) {
+        match self.entries.get_mut(id.0 as usize) {
+            Some(entry) if entry.shares == 1 && !matches!(entry.state, BlockState::Reading) => {
+                entry.shares = 0;
+                self.forget(id.0);
+            }
+            _ => self.release(id),
+        }
+    }
+
     /// Whether reads may have become useless since this was last asked.
     pub(super) fn take_abandoned(&mut self) -> bool {
         std::mem::take(&mut self.abandoned)

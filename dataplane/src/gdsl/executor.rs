@@ -9,7 +9,8 @@ use super::blocks::{BlockId, BlockState, Blocks};
 use super::costs::Costs;
 use super::io::{IoBatch, Outcome, SendLog};
 use super::stats::Lateness;
-use super::tape::{Append, Tape, TapeId, TapePlace, Tapes};
+use super::tape::Tapes;
+use super::writes::Writes;
 use super::{Class, End, IssueModule, NextUpcall, Pair, PairId};
 use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 
@@ -34,6 +35,8 @@ pub struct GdslConfig {
     pub disk: CyclicConfig,
     /// Whether buffers that nobody needs keep what is likely to be read again.
     pub cache: bool,
+    /// Writes under way of all pairs at once.
+    pub writes_max: usize,
     /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
     pub best_effort_slice_ns: u64,
     /// Tapes at once.
@@ -49,6 +52,7 @@ impl Default for GdslConfig {
             host_frames: 1024,
             disk: CyclicConfig::default(),
             cache: false,
+            writes_max: 128,
             best_effort_slice_ns: 100_000,
             tapes_max: 64,
         }
@@ -70,6 +74,8 @@ pub struct GdslCounters {
     pub reads_shared: u64,
     /// Of these, blocks that nobody held: the cache had kept them.
     pub cache_hits: u64,
+    /// Writes issued.
+    pub writes_issued: u64,
     /// Times that no buffer was free when a block was asked for.
     pub chunk_shortages: u64,
     /// Upcalls.
@@ -106,18 +112,19 @@ const RETRY_NS: u64 = 100_000;
 pub struct Gdsl<H: Host, D: Disk, S, T> {
     config: GdslConfig,
     host: H,
-    disk: D,
-    blocks: Blocks,
+    pub(super) disk: D,
+    pub(super) blocks: Blocks,
     slots: Vec<Slot<S, T>>,
     free: Vec<u32>,
     wheels: [Wheel; 2],
-    reads: Cyclic<D::File>,
+    pub(super) reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
+    pub(super) writes: Writes,
     log: SendLog,
     counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
     costs: Costs,
-    tapes: Tapes,
+    pub(super) tapes: Tapes,
 }
 
 impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
@@ -132,8 +139,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             slots: (0..pairs).map(|_| slot()).collect(),
             free: (0..config.pairs_max).rev().collect(),
             wheels: [wheel(), wheel()],
-            reads: Cyclic::new(config.disk, blocks.tags_max(), pool_chunks),
+            reads: Cyclic::with_writes(config.disk, blocks.tags_max(), pool_chunks, config.writes_max),
             done: Vec::with_capacity(64),
+            writes: Writes::new(pairs, config.writes_max),
             log: SendLog::new(config.host_frames.max(1), per_cycle),
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
@@ -162,6 +170,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         self.clear_link(id);
         let pair = self.slot(id)?.pair.take()?;
         self.blocks.reader_left(id.index);
+        self.writes.forget(id);
         self.sleep(id.index, pair.class);
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -207,9 +216,20 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
     }
 
+    /// Pairs that were added and not removed.
+    pub fn pairs(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// The pair's modules.
     pub fn pair_mut(&mut self, id: PairId) -> Option<&mut Pair<S, T>> {
         self.slot(id)?.pair.as_deref_mut()
+    }
+
+    /// Writes of the pair that have not ended. A pair may go before they have: those that the disk was not given are dropped, the others
+    /// end without anybody being told.
+    pub fn writes_under_way(&self, id: PairId) -> usize {
+        self.writes.under_way(id)
     }
 
     /// The first `count` blocks of the pair's link, or all when there are fewer, have arrived (or failed); of a best-effort pair the first
@@ -293,6 +313,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             link: &mut pair.link,
             tapes: &self.tapes,
             reads: &mut self.reads,
+            writes: &mut self.writes,
             class,
             now_ns,
             log: &mut self.log,
@@ -307,7 +328,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     /// One cycle.
     pub fn cycle(&mut self, clock: &dyn Clock) -> Cycle {
         let now_ns = clock.now_ns();
-        let answers = self.reap(now_ns);
+        let answers = self.reap(now_ns) + self.reap_writes(now_ns);
         let reaped_ns = clock.now_ns();
         let packets = self.counters.packets;
         let upcalls = self.upcall_due(now_ns, clock);
@@ -317,6 +338,10 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         if self.blocks.take_abandoned() {
             let blocks = &mut self.blocks;
             self.reads.retain(|tag| !blocks.drop_unwanted(tag));
+        }
+        if self.writes.take_abandoned() {
+            let writes = &mut self.writes;
+            self.reads.retain_writes(|tag| !writes.drop_unwanted(tag));
         }
         if !self.reads.is_empty() {
             self.reads.issue(now_ns, &mut self.disk);
@@ -433,7 +458,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     }
 
     /// Upcalls the pairs that wait for a block, which are a list that begins with `waiter`.
-    fn wake_waiters(&mut self, mut waiter: Option<u32>, now_ns: u64) {
+    pub(super) fn wake_waiters(&mut self, mut waiter: Option<u32>, now_ns: u64) {
         while let Some(index) = waiter {
             let Some(slot) = self.slots.get_mut(index as usize) else { break };
             waiter = slot.next_waiter.take();
@@ -442,49 +467,6 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
                 self.wheels[pair.class as usize].schedule(key(index, End::Destination), now_ns);
             }
         }
-    }
-
-    /// Takes over a tape.
-    ///
-    /// # Errors
-    /// Gives the tape back when the table is full ([`GdslConfig::tapes_max`]).
-    pub fn add_tape(&mut self, tape: Box<Tape>) -> Result<TapeId, Box<Tape>> {
-        self.tapes.add(tape)
-    }
-
-    /// Gives the tape back, empty; what its readers have in their links stays there. Readers find it gone.
-    pub fn remove_tape(&mut self, id: TapeId) -> Option<Box<Tape>> {
-        self.end_tape(id, 0);
-        let mut tape = self.tapes.remove(id)?;
-        tape.clear(&mut self.blocks);
-        Some(tape)
-    }
-
-    /// Appends `parts`, one after another, all or nothing, and upcalls the readers that wait at the end. With a `mark` the place where
-    /// they begin becomes the one where readers may start; its number means something to whoever appends and reads.
-    ///
-    /// # Errors
-    /// [`Append`]: nothing was appended.
-    pub fn append(&mut self, id: TapeId, parts: &[&[u8]], mark: Option<u64>, now_ns: u64) -> Result<u64, Append> {
-        let mut tape = self.tapes.take(id).ok_or(Append::NoTape)?;
-        let mut waiters = [None; super::tape::BLOCKS_PER_APPEND_MAX + 1];
-        let result = tape.append(&mut self.blocks, parts, mark, &mut waiters);
-        self.tapes.put_back(id, tape);
-        for waiter in waiters {
-            self.wake_waiters(waiter, now_ns);
-        }
-        result
-    }
-
-    /// Nothing will be appended any more: upcalls the readers that wait at the end.
-    pub fn end_tape(&mut self, id: TapeId, now_ns: u64) {
-        let waiter = self.tapes.get_mut(id).and_then(|tape| tape.end(&mut self.blocks));
-        self.wake_waiters(waiter, now_ns);
-    }
-
-    /// Where the tape is.
-    pub fn tape(&self, id: TapeId) -> Option<TapePlace> {
-        self.tapes.place(id)
     }
 
     fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
@@ -503,6 +485,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             link: &mut pair.link,
             tapes: &self.tapes,
             reads: &mut self.reads,
+            writes: &mut self.writes,
             class,
             now_ns,
             log: &mut self.log,

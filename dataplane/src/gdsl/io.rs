@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use hugepages::Slice;
 use pacing::Clock;
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
@@ -10,8 +11,9 @@ use super::executor::GdslCounters;
 use super::link::Link;
 use super::stats::Lateness;
 use super::tape::{TapeId, TapePlace, Tapes};
+use super::writes::{WriteIssue, Writes, Written};
 use super::{Class, PairId};
-use crate::disks::{Cyclic, Disk};
+use crate::disks::{Cyclic, Disk, WriteRequest};
 
 /// A packet without a due time (RTCP): sent with the batch, counted, but not measured.
 const UNTIMED: u64 = u64::MAX;
@@ -130,6 +132,7 @@ pub struct IoBatch<'a, H: Host, D: Disk> {
     pub(super) link: &'a mut Link,
     pub(super) tapes: &'a Tapes,
     pub(super) reads: &'a mut Cyclic<D::File>,
+    pub(super) writes: &'a mut Writes,
     pub(super) class: Class,
     pub(super) now_ns: u64,
     pub(super) log: &'a mut SendLog,
@@ -226,6 +229,37 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
         self.blocks.release(block);
         self.popped = true;
         true
+    }
+
+    /// Takes the block at the front of the link out as one that nobody will read again: the cache does not keep it. False when there is
+    /// none.
+    pub fn pop_for_good(&mut self) -> bool {
+        let Some((_, block)) = self.link.pop() else { return false };
+        self.blocks.release_for_good(block);
+        self.popped = true;
+        true
+    }
+
+    /// For a destination: writes `slice` to `offset` of `file`, as best-effort work whatever the pair's class. The write holds a share of
+    /// the bytes: a block of the link may be taken out of it at once. Its end is told by [`Self::take_written`], and brings an upcall.
+    pub fn write(&mut self, file: &D::File, offset: u64, slice: Slice) -> WriteIssue {
+        let tag = match self.writes.begin(self.pair, offset, slice.len()) {
+            Ok(tag) => tag,
+            Err(issue) => return issue,
+        };
+        self.reads.queue_write::<D>(WriteRequest { tag, file: file.clone(), offset, slice });
+        self.counters.writes_issued += 1;
+        WriteIssue::Issued
+    }
+
+    /// For a destination: a write of its own that has ended, each once, in the order of their ends.
+    pub fn take_written(&mut self) -> Option<Written> {
+        self.writes.take_written(self.pair)
+    }
+
+    /// For a destination: how many of its writes have not ended.
+    pub fn writes_under_way(&self) -> usize {
+        self.writes.under_way(self.pair)
     }
 
     /// For a destination: empties the link and has the source go on from `mark`, whatever that means to the two of them. The source is

@@ -1,11 +1,12 @@
 //! GDSL, the generic data streaming library: the layer between media code and devices (SYSTEMS 1.3).
 //!
-//! A *source peer* reads from a file, a *destination peer* writes to a flow, a bounded *link* of blocks lies between the two. Each
+//! A *source peer* reads from a file, a *destination peer* writes to a flow or a file, a bounded *link* of blocks lies between the two. Each
 //! peer has an *I/O issue module*, which the executor upcalls at a due time. The module says which I/O to issue and returns the time
 //! of its next upcall; scheduling, batching, buffering and hand-over are done here, and nothing here knows what is delivered.
 //!
 //! ```text
 //!   wheel: who is due ──► upcall(now, io) ──► reads  ─► disk ─► blocks ─► link ─► upcall of the destination ─► frames ─► host
+//!                            │                                                                            └► writes ─► disk
 //!                            └─► the time of the next upcall ─► wheel
 //! ```
 //!
@@ -15,10 +16,120 @@
 //! A pair is added with [`Gdsl::add`], as boxes built by another thread, and taken out again by [`Gdsl::remove`], which gives the boxes
 //! back so that an engine core neither allocates nor frees. Guaranteed peers are upcalled first; best-effort ones after them, in what is
 //! left of the cycle. What does not fit in a cycle is carried over into the next one and counted.
+//!
+//! # A delivery of one's own
+//!
+//! Two modules are a delivery, and nothing here changes for it. This one sends the first kilobyte of each block of a file as a datagram,
+//! one every 20 ms. It runs on simulated parts; over io_uring and AF_XDP it would be the same.
+//!
+//! ```
+//! use dataplane::disks::{Disk, SimDisk, SimDiskConfig, SimFile};
+//! use dataplane::gdsl::*;
+//! use hugepages::{Arena, ChunkPool};
+//! use pacing::{Clock, SimClock};
+//! use stack::host::{FlowId, FlowSpec, Host};
+//! use stack::sim::{SimConfig, SimHost};
+//!
+//! const MS: u64 = 1_000_000;
+//!
+//! struct Reader<F> {
+//!     file: F,
+//!     next: u64,
+//!     end: u64,
+//! }
+//!
+//! impl<H: Host, D: Disk> IssueModule<H, D> for Reader<D::File> {
+//!     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+//!         while self.next < self.end {
+//!             match io.read(&self.file, 1, self.next, now_ns + 20 * MS) {
+//!                 ReadIssue::Issued => self.next += io.block_bytes() as u64,
+//!                 ReadIssue::NoRoom => return NextUpcall::OnLink,
+//!                 ReadIssue::NoChunk => return NextUpcall::At(now_ns + MS),
+//!             }
+//!         }
+//!         NextUpcall::Never
+//!     }
+//! }
+//!
+//! struct Ticker {
+//!     flow: FlowId,
+//!     due_ns: u64,
+//!     left: u32,
+//! }
+//!
+//! impl<H: Host, D: Disk> IssueModule<H, D> for Ticker {
+//!     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+//!         if self.left == 0 {
+//!             io.finish(Outcome::Ended);
+//!             return NextUpcall::Never;
+//!         }
+//!         if now_ns < self.due_ns {
+//!             return NextUpcall::At(self.due_ns);
+//!         }
+//!         // The frame is written where the port takes it from, straight from where the disk has put the block.
+//!         let Some((frame, link)) = io.frame(self.flow) else { return NextUpcall::At(now_ns + MS) };
+//!         match link.block(0) {
+//!             Some((_, BlockState::Ready(bytes))) => frame[..1000].copy_from_slice(&bytes[..1000]),
+//!             Some((_, BlockState::Failed(_))) => {
+//!                 io.finish(Outcome::Failed("the disk cannot read it"));
+//!                 return NextUpcall::Never;
+//!             }
+//!             Some((_, BlockState::Reading)) | None => return NextUpcall::OnLink,
+//!         }
+//!         io.commit(1000, self.due_ns);
+//!         io.pop();
+//!         self.due_ns += 20 * MS;
+//!         self.left -= 1;
+//!         NextUpcall::At(self.due_ns)
+//!     }
+//! }
+//!
+//! let clock = SimClock::new(0);
+//! let mut host = SimHost::new(SimConfig::default(), 1);
+//! let spec = FlowSpec { local_port: 0, local_addr: None, remote: ([192, 0, 2, 1], 5004).into() };
+//! let flow = host.open_flow(spec).unwrap();
+//! let (disk, file) = (SimDisk::new(SimDiskConfig::default()), SimFile::pattern(1, 50 * 4096));
+//! let pool = ChunkPool::new(Arena::new(16 * 4096).unwrap(), 4096);
+//! let mut gdsl = Gdsl::new(GdslConfig::default(), host, disk, pool, clock.now_ns());
+//!
+//! let pair = Pair {
+//!     source: Reader { file: file.clone(), next: 0, end: file.size() },
+//!     destination: Ticker { flow, due_ns: 100 * MS, left: 50 },
+//!     link: Link::new(4),
+//!     class: Class::Guaranteed,
+//!     lateness: Lateness::new(),
+//! };
+//! let id = gdsl.add(Box::new(pair)).ok().expect("there is room for a pair");
+//! gdsl.wake(id, End::Source, clock.now_ns());
+//! gdsl.wake(id, End::Destination, clock.now_ns());
+//! let outcome = loop {
+//!     let cycle = gdsl.cycle(&clock);
+//!     if let Some(outcome) = gdsl.next_outcome() {
+//!         break outcome;
+//!     }
+//!     clock.advance_to(cycle.next_ns.expect("it is not over").max(clock.now_ns() + 1));
+//! };
+//!
+//! assert_eq!(outcome, (id, Outcome::Ended));
+//! let mut packets = 0;
+//! gdsl.host_mut().take_sent(|sent| {
+//!     let mut expected = vec![0; 1000];
+//!     file.fill(packets * 4096, &mut expected);
+//!     assert_eq!(sent.bytes, expected);
+//!     // The wheel's resolution is 20 us.
+//!     let due_ns = (100 + 20 * packets) * MS;
+//!     assert!((due_ns..due_ns + 20_000).contains(&sent.at_ns));
+//!     packets += 1;
+//! });
+//! assert_eq!(packets, 50);
+//! ```
+//!
+//! What is here as deliveries: video on demand and interleaved in TCP ([`crate::delivery`]), copying files ([`crate::transfer::import`]).
 
 mod blocks;
 mod cache;
 mod costs;
+mod counts;
 mod executor;
 mod io;
 mod link;
@@ -28,6 +139,7 @@ mod stats;
 mod tape;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 pub(crate) use blocks::Mix;
 pub use blocks::{BlockId, BlockKey, BlockState};
@@ -36,6 +148,7 @@ pub use io::{IoBatch, LinkView, Outcome, ReadIssue, TapeIssue};
 pub use link::Link;
 pub use stats::{Lateness, LatenessSnapshot};
 pub use tape::{Append, Tape, TapeId, TapePlace};
+pub use writes::{WRITES_PER_PAIR_MAX, WriteIssue, Written};
 
 use crate::disks::Disk;
 use stack::host::Host;
@@ -103,7 +216,7 @@ pub enum NextUpcall {
     OnLink,
     /// As `OnLink`, but at this time at the latest.
     OnLinkOrAt(u64),
-    /// Not before somebody wakes the peer ([`Gdsl::wake`]).
+    /// Not before somebody wakes the peer ([`Gdsl::wake`]), or, for a destination, one of its writes ends.
     Never,
 }
 

@@ -1,24 +1,24 @@
-//! Lateness: send time minus due time, in an HDR histogram of microseconds.
+//! Lateness: send time minus due time, counted by size in microseconds.
 
-use hdrhistogram::Histogram;
-
-/// Highest lateness that is told apart: one minute.
-const LATENESS_US_MAX: u64 = 60_000_000;
+use super::counts::{Counts, VALUE_MAX};
 
 /// Values that wait to be counted together.
 const PENDING: usize = 13;
 
-/// A lateness histogram. Recording never allocates.
+/// Lateness of packets, in counts by size. Recording never allocates.
 ///
-/// The counts of thousands of streams do not fit the processor's caches, so a value waits beside its owner, in memory that is hot
-/// anyway, until there are enough of them for one visit to the counts.
+/// The counts of thousands of streams do not fit the processor's caches, so a value waits beside its owner, in one cache line, until there
+/// are enough of them for one visit to the counts.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Lateness {
     pending_us: [u32; PENDING],
     pending: u32,
     sum_ns: u64,
-    us: Histogram<u32>,
+    us: Counts,
 }
+
+const _: () = assert!(std::mem::offset_of!(Lateness, us) == 64);
 
 impl Default for Lateness {
     fn default() -> Self {
@@ -27,11 +27,9 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// An empty histogram: 1 us to one minute, two significant digits.
+    /// No packets: told apart are 0 us to one minute, to a hundredth.
     pub fn new() -> Self {
-        let mut us = Histogram::new_with_bounds(1, LATENESS_US_MAX, 2).unwrap_or_else(|_| Histogram::new_from(&fallback()));
-        us.auto(false);
-        Self { pending_us: [0; PENDING], pending: 0, sum_ns: 0, us }
+        Self { pending_us: [0; PENDING], pending: 0, sum_ns: 0, us: Counts::new() }
     }
 
     /// Counts one packet.
@@ -39,7 +37,7 @@ impl Lateness {
     pub fn record_ns(&mut self, lateness_ns: u64) {
         self.sum_ns = self.sum_ns.saturating_add(lateness_ns);
         if let Some(place) = self.pending_us.get_mut(self.pending as usize) {
-            *place = (lateness_ns / 1_000).min(LATENESS_US_MAX) as u32;
+            *place = (lateness_ns / 1_000).min(VALUE_MAX) as u32;
             self.pending += 1;
         }
         if self.pending as usize == PENDING {
@@ -49,31 +47,29 @@ impl Lateness {
 
     /// Asks for the memory that the next value goes to.
     pub(super) fn prefetch(&self) {
-        hugepages::prefetch(&self.pending);
         hugepages::prefetch(&self.pending_us);
     }
 
     /// Counts what waits.
     fn settle(&mut self) {
         for us in self.pending_us.iter().take(self.pending as usize) {
-            self.us.saturating_record(u64::from(*us));
+            self.us.record(u64::from(*us));
         }
         self.pending = 0;
     }
 
     /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Lateness) {
-        // Both have the same bounds, so nothing can be out of range.
-        let _ = self.us.add(&other.us);
+        self.us.add(&other.us);
         for us in other.pending_us.iter().take(other.pending as usize) {
-            self.us.saturating_record(u64::from(*us));
+            self.us.record(u64::from(*us));
         }
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
     /// Forgets all counts.
     pub fn reset(&mut self) {
-        self.us.reset();
+        self.us.clear();
         (self.sum_ns, self.pending) = (0, 0);
     }
 
@@ -88,16 +84,12 @@ impl Lateness {
         LatenessSnapshot {
             packets,
             mean_us: if packets == 0 { 0.0 } else { self.sum_ns as f64 / packets as f64 / 1_000.0 },
-            p50_us: self.us.value_at_quantile(0.5),
-            p99_us: self.us.value_at_quantile(0.99),
-            p999_us: self.us.value_at_quantile(0.999),
+            p50_us: self.us.at(0.5),
+            p99_us: self.us.at(0.99),
+            p999_us: self.us.at(0.999),
             max_us: self.us.max(),
         }
     }
-}
-
-fn fallback() -> Histogram<u32> {
-    Histogram::new(2).unwrap_or_else(|_| unreachable!("two significant digits are allowed"))
 }
 
 /// Percentiles of a [`Lateness`] histogram.

@@ -17,8 +17,11 @@
 use std::collections::VecDeque;
 
 use hugepages::FillingChunk;
+use stack::host::Host;
 
 use super::blocks::{BlockId, BlockKey, Blocks};
+use super::{Gdsl, IssueModule};
+use crate::disks::Disk;
 
 /// Blocks that one append may begin.
 pub(super) const BLOCKS_PER_APPEND_MAX: usize = 64;
@@ -226,5 +229,50 @@ impl Tapes {
 
     pub(super) fn key_of(&self, id: TapeId, offset: u64) -> Option<BlockKey> {
         self.get(id).map(|tape| BlockKey { file: tape.key, offset })
+    }
+}
+
+impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S, T> {
+    /// Takes over a tape.
+    ///
+    /// # Errors
+    /// Gives the tape back when the table is full ([`GdslConfig::tapes_max`]).
+    pub fn add_tape(&mut self, tape: Box<Tape>) -> Result<TapeId, Box<Tape>> {
+        self.tapes.add(tape)
+    }
+
+    /// Gives the tape back, empty; what its readers have in their links stays there. Readers find it gone.
+    pub fn remove_tape(&mut self, id: TapeId) -> Option<Box<Tape>> {
+        self.end_tape(id, 0);
+        let mut tape = self.tapes.remove(id)?;
+        tape.clear(&mut self.blocks);
+        Some(tape)
+    }
+
+    /// Appends `parts`, one after another, all or nothing, and upcalls the readers that wait at the end. With a `mark` the place where
+    /// they begin becomes the one where readers may start; its number means something to whoever appends and reads.
+    ///
+    /// # Errors
+    /// [`Append`]: nothing was appended.
+    pub fn append(&mut self, id: TapeId, parts: &[&[u8]], mark: Option<u64>, now_ns: u64) -> Result<u64, Append> {
+        let mut tape = self.tapes.take(id).ok_or(Append::NoTape)?;
+        let mut waiters = [None; BLOCKS_PER_APPEND_MAX + 1];
+        let result = tape.append(&mut self.blocks, parts, mark, &mut waiters);
+        self.tapes.put_back(id, tape);
+        for waiter in waiters {
+            self.wake_waiters(waiter, now_ns);
+        }
+        result
+    }
+
+    /// Nothing will be appended any more: upcalls the readers that wait at the end.
+    pub fn end_tape(&mut self, id: TapeId, now_ns: u64) {
+        let waiter = self.tapes.get_mut(id).and_then(|tape| tape.end(&mut self.blocks));
+        self.wake_waiters(waiter, now_ns);
+    }
+
+    /// Where the tape is.
+    pub fn tape(&self, id: TapeId) -> Option<TapePlace> {
+        self.tapes.place(id)
     }
 }

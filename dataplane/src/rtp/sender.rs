@@ -98,9 +98,15 @@ pub struct RtpSender {
     next_report_ns: Option<u64>,
     /// `packets` at the last two reports, the older one first.
     packets_at_reports: [u64; 2],
-    reports_sent: [SentReport; REPORTS_REMEMBERED],
     reports: usize,
     random: u64,
+    rarely: Box<Rarely>,
+}
+
+/// What only reports need, apart from what every packet needs.
+#[derive(Debug)]
+struct Rarely {
+    reports_sent: [SentReport; REPORTS_REMEMBERED],
     reception: Option<Reception>,
     heard_ns: Option<u64>,
     left: bool,
@@ -120,14 +126,16 @@ impl RtpSender {
             announce: true,
             next_report_ns: None,
             packets_at_reports: [0; 2],
-            reports_sent: [SentReport::default(); REPORTS_REMEMBERED],
             reports: 0,
             random: setup.seed,
-            reception: None,
-            heard_ns: None,
-            left: false,
-            cname: [0; TEXT_BYTES_MAX],
-            cname_bytes: 0,
+            rarely: Box::new(Rarely {
+                reports_sent: [SentReport::default(); REPORTS_REMEMBERED],
+                reception: None,
+                heard_ns: None,
+                left: false,
+                cname: [0; TEXT_BYTES_MAX],
+                cname_bytes: 0,
+            }),
         }
     }
 
@@ -234,7 +242,7 @@ impl RtpSender {
         writer.cname(ssrc, cname)?;
         self.packets_at_reports = [self.packets_at_reports[1], self.packets];
         if is_sender {
-            self.reports_sent[self.reports % REPORTS_REMEMBERED] = SentReport { ntp_short: ntp.short(), sent_ns: now_ns };
+            self.rarely.reports_sent[self.reports % REPORTS_REMEMBERED] = SentReport { ntp_short: ntp.short(), sent_ns: now_ns };
             self.reports += 1;
         }
         Ok(())
@@ -260,7 +268,7 @@ impl RtpSender {
     /// [`BadRtcp`]; nothing of it was taken.
     pub fn receive(&mut self, now_ns: u64, datagram: &[u8]) -> Result<Heard, BadRtcp> {
         let compound = Compound::new_checked(datagram)?;
-        self.heard_ns = Some(now_ns);
+        self.rarely.heard_ns = Some(now_ns);
         let mut heard = Heard::default();
         let mut reporter = None;
         for packet in compound.packets() {
@@ -268,28 +276,28 @@ impl RtpSender {
                 Packet::SenderReport { ssrc, reports, .. } | Packet::ReceiverReport { ssrc, reports } => {
                     reporter.get_or_insert(ssrc);
                     for block in reports.filter(|block| block.ssrc == self.setup.ssrc) {
-                        self.reception = Some(self.reception_of(now_ns, &block));
+                        self.rarely.reception = Some(self.reception_of(now_ns, &block));
                         heard.report = true;
                     }
                 }
                 Packet::Description(items) => {
                     let cname = items.into_iter().find(|item| item.kind == SDES_CNAME && Some(item.ssrc) == reporter);
                     if let Some(cname) = cname {
-                        self.cname[..cname.value.len()].copy_from_slice(cname.value);
-                        self.cname_bytes = cname.value.len() as u8;
+                        self.rarely.cname[..cname.value.len()].copy_from_slice(cname.value);
+                        self.rarely.cname_bytes = cname.value.len() as u8;
                     }
                 }
                 Packet::Bye(bye) => heard.bye |= reporter.is_some_and(|reporter| bye.includes(reporter)),
                 Packet::Other(_) => {}
             }
         }
-        self.left |= heard.bye;
+        self.rarely.left |= heard.bye;
         Ok(heard)
     }
 
     fn reception_of(&self, now_ns: u64, block: &ReportBlock) -> Reception {
         // RFC 3550 6.4.1: round trip = arrival - LSR - DLSR, with the arrival and LSR by our monotonic clock.
-        let known = self.reports_sent.iter().take(self.reports);
+        let known = self.rarely.reports_sent.iter().take(self.reports);
         let round_trip_ns = known
             .filter(|_| block.last_sr != 0)
             .find(|sent| sent.ntp_short == block.last_sr)
@@ -300,28 +308,28 @@ impl RtpSender {
             cumulative_lost: block.cumulative_lost,
             highest_seq: block.highest_seq,
             jitter_us: u64::from(block.jitter) * 1_000_000 / u64::from(self.setup.clock_rate.max(1)),
-            round_trip_ns: round_trip_ns.or(self.reception.and_then(|last| last.round_trip_ns)),
+            round_trip_ns: round_trip_ns.or(self.rarely.reception.and_then(|last| last.round_trip_ns)),
         }
     }
 
     /// What the receiver last said of the stream.
     pub fn reception(&self) -> Option<Reception> {
-        self.reception
+        self.rarely.reception
     }
 
     /// When the receiver was last heard of; `None` when it never was.
     pub fn heard_ns(&self) -> Option<u64> {
-        self.heard_ns
+        self.rarely.heard_ns
     }
 
     /// The receiver said goodbye.
     pub fn receiver_left(&self) -> bool {
-        self.left
+        self.rarely.left
     }
 
     /// The receiver's CNAME, printable without loss: what is no printable character appears as `\xNN`, a backslash as two. Allocates.
     pub fn receiver_cname(&self) -> Option<String> {
-        let raw = &self.cname[..usize::from(self.cname_bytes)];
+        let raw = &self.rarely.cname[..usize::from(self.rarely.cname_bytes)];
         (!raw.is_empty()).then(|| printable(raw))
     }
 }

@@ -9,3 +9,4 @@ mod guarantee;
 mod lag;
 mod life;
 mod stage;
+mod transfer;

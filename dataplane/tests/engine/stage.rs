@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
 use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile};
-use dataplane::engine::{Command, CoreConfig, CoreReport, EngineCore, Event, Reply, SessionReport, TrackSetup, Transport};
+use dataplane::engine::{Command, CoreConfig, CoreReport, EngineCore, Event, Reply, SessionReport, TrackSetup, TransferReport, Transport};
 use dataplane::gdsl::{Class, Outcome};
 use dataplane::media::index::IndexBuilder;
 use dataplane::media::{Codec, MediaDescription, Title, Track, TrackDescription, TrackKind};
@@ -64,6 +64,9 @@ pub struct Stage {
     pub sent: Vec<Sent>,
     pub finished: Vec<(u64, Outcome)>,
     pub closed: Vec<u64>,
+    /// Transfers that came to their end, and those that are gone.
+    pub over: Vec<(u64, TransferReport)>,
+    pub gone: Vec<u64>,
     pub stopped: bool,
     /// Time passes in steps of at least this, but for the disk's answers.
     pub quantum_ns: u64,
@@ -87,6 +90,8 @@ impl Stage {
             sent: Vec::new(),
             finished: Vec::new(),
             closed: Vec::new(),
+            over: Vec::new(),
+            gone: Vec::new(),
             stopped: false,
             quantum_ns: 0,
         }
@@ -128,6 +133,8 @@ impl Stage {
                 Event::Reply { id, reply } => assert!(self.replies.insert(id, reply).is_none(), "answered twice"),
                 Event::Finished { session, outcome } => self.finished.push((session, outcome)),
                 Event::StreamClosed { token } => self.closed.push(token),
+                Event::TransferOver { transfer, report } => self.over.push((transfer, report)),
+                Event::TransferGone { transfer } => self.gone.push(transfer),
                 Event::Stopped => self.stopped = true,
                 Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
             }
@@ -173,6 +180,15 @@ impl Stage {
         let plan = film.plan(0);
         assert!(matches!(self.start(session, Some(plan)), Reply::Started { .. }));
         assert!(matches!(self.run(session), Reply::Done));
+    }
+
+    pub fn import(&mut self, transfer: u64, from: &SimFile, to: &SimFile, bytes: u64) {
+        let pair = Box::new(dataplane::transfer::import(from.clone(), from.id(), to.clone(), bytes, None).into());
+        assert!(matches!(self.ask(|reply| Command::StartTransfer { reply, transfer, pair }), Reply::Done));
+    }
+
+    pub fn stop_transfer(&mut self, transfer: u64) {
+        assert!(matches!(self.ask(|reply| Command::StopTransfer { reply, transfer }), Reply::Done));
     }
 
     pub fn destroy(&mut self, session: u64) {

@@ -319,7 +319,11 @@ impl Inward<'_> {
     fn frame(&mut self, frame: &[u8], sink: &mut dyn FnMut(Received, &[u8])) {
         match self.iface.ingress(self.now_ns, frame) {
             Ingress::Nothing => {}
-            Ingress::Tcp { from, to, segment } => self.tcp.ingress(self.now_ns, from, to, segment),
+            Ingress::Tcp { from, to, segment, via } => {
+                if self.tcp.ingress_via(self.now_ns, Some(via), from, to, segment) {
+                    self.iface.confirmed(self.now_ns, from, via);
+                }
+            }
             Ingress::Udp { from, to, payload, packet } => match self.ports.iter().position(|port| *port == to.port()) {
                 Some(local_port) => {
                     self.shown += 1;

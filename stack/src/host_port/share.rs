@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::iface::{Asker, FrameOut, Interface, PathFailure};
+use crate::iface::{Asker, FrameOut, Interface, Path, PathFailure};
 use crate::port::Port;
-use crate::tcp::{SegmentOut, SendOutcome};
+use crate::tcp::{LinkAddress, SegmentOut, SendOutcome};
 
 /// Protocol number of TCP.
 const TCP: u8 = 6;
@@ -48,7 +48,25 @@ impl<P: Port> SegmentOut for Segments<'_, P> {
     }
 
     fn segment(&mut self, local: IpAddr, remote: IpAddr, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> SendOutcome {
-        let path = match self.iface.path(self.now_ns, remote, Asker::Foreign) {
+        let path = self.iface.path(self.now_ns, remote, Asker::Foreign);
+        self.send(path, (local, remote), len, fill)
+    }
+
+    fn answer(&mut self, via: LinkAddress, local: IpAddr, remote: IpAddr, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> SendOutcome {
+        let path = self.iface.path_back(self.now_ns, remote, via);
+        self.send(path, (local, remote), len, fill)
+    }
+}
+
+impl<P: Port> Segments<'_, P> {
+    fn send(
+        &mut self,
+        path: Result<Path, PathFailure>,
+        (local, remote): (IpAddr, IpAddr),
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> SendOutcome {
+        let path = match path {
             Ok(path) => path,
             Err(PathFailure::Unresolved) => return SendOutcome::Unresolved,
             Err(PathFailure::NoRoute) => return SendOutcome::NoRoute,

@@ -1,5 +1,7 @@
 //! The host over a simulated port; the other end of the cable is written and read by hand.
 
+mod strangers;
+
 use super::*;
 use crate::iface::Route;
 use crate::wire::{SimPort, SimPortConfig, Wire, WireConfig, WirePool, sim_ports};

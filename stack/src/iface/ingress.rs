@@ -38,6 +38,8 @@ pub enum Ingress<'a> {
         to: IpAddr,
         /// TCP header and payload.
         segment: &'a [u8],
+        /// Hardware address that the frame came from.
+        via: Mac,
     },
     /// An ICMP error about a packet of ours.
     Error(PathError<'a>),
@@ -228,6 +230,6 @@ impl Interface {
 
     fn tcp<'a>(&mut self, inner: Inner<'a>) -> Result<Ingress<'a>, Dropped> {
         self.counters.rx_tcp += 1;
-        Ok(Ingress::Tcp { from: inner.from, to: inner.to, segment: inner.payload })
+        Ok(Ingress::Tcp { from: inner.from, to: inner.to, segment: inner.payload, via: inner.link.from })
     }
 }

@@ -49,7 +49,7 @@ use self::address::Addresses;
 use self::answers::{Answers, PARCEL_PATIENCE_NS};
 use self::header::{HOP_LIMIT, IpHeader, Link};
 pub(crate) use self::limit::Bucket;
-use self::neighbour::{Lookup, Neighbours};
+use self::neighbour::{Handle, Lookup, Neighbours};
 use self::routes::Routes;
 use self::speech::Speech;
 
@@ -140,9 +140,35 @@ impl Interface {
     /// [`PathFailure`].
     pub fn path(&mut self, now_ns: u64, to: IpAddr, asker: Asker) -> Result<Path, PathFailure> {
         let hop = self.routes.next_hop(now_ns, &self.addresses, to).ok_or(PathFailure::NoRoute)?;
+        // Of routers there are few, whoever wants to send through them.
+        let asker = if hop == to { asker } else { Asker::Own };
         match self.neighbours.resolve(now_ns, hop, asker) {
             Lookup::Known(mac, handle) => Ok(Path { mac, handle }),
             Lookup::Pending | Lookup::Full => Err(PathFailure::Unresolved),
+        }
+    }
+
+    /// How the answer to a packet goes that came from `via` on the link, from somebody who has proved nothing: as [`Interface::path`] says if
+    /// that is known, otherwise back to where the packet came from. Only routers are looked up, of which there are few: nobody outside can
+    /// make this fail, or ask for many neighbours.
+    ///
+    /// # Errors
+    /// [`PathFailure::NoRoute`].
+    pub fn path_back(&mut self, now_ns: u64, to: IpAddr, via: Mac) -> Result<Path, PathFailure> {
+        let hop = self.routes.next_hop(now_ns, &self.addresses, to).ok_or(PathFailure::NoRoute)?;
+        let known = hop != to || self.neighbours.state(now_ns, hop).is_some_and(|state| state != NeighbourState::Incomplete);
+        let lookup = if known { self.neighbours.resolve(now_ns, hop, Asker::Own) } else { Lookup::Pending };
+        Ok(match lookup {
+            Lookup::Known(mac, handle) => Path { mac, handle },
+            Lookup::Pending | Lookup::Full => Path { mac: via, handle: Handle::NOWHERE },
+        })
+    }
+
+    /// `from`, which is at `via` on the link, has answered what was sent to it: it is there (RFC 4861 7.3.1). Of an address behind a router
+    /// nothing is learned.
+    pub fn confirmed(&mut self, now_ns: u64, from: IpAddr, via: Mac) {
+        if self.routes.next_hop(now_ns, &self.addresses, from) == Some(from) {
+            self.neighbours.confirmed(now_ns, from, via);
         }
     }
 

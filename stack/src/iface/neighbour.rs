@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The table is bounded and all its memory is taken at start. When it is full, a few random entries are looked at and the least useful
-//! one goes; an entry that was used in the last minute and answers never goes (RFC 6583 6.3). Entries come from what we ask for and from
-//! neighbours that ask for us, never from other traffic.
+//! one goes; an entry that was used in the last minute and answers never goes (RFC 6583 6.3). Entries come from what we ask for, from
+//! neighbours that ask for us, and from those that have completed a TCP handshake, never from other traffic.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -75,6 +75,11 @@ pub(crate) enum Lookup {
 pub(crate) struct Handle {
     slot: u32,
     version: u32,
+}
+
+impl Handle {
+    /// Of no entry: what it stands for is looked up again before every use.
+    pub(crate) const NOWHERE: Self = Self { slot: u32::MAX, version: 0 };
 }
 
 /// A solicitation that is due.
@@ -224,6 +229,18 @@ impl Neighbours {
             }
         } else if let Some(slot) = self.occupy(now_ns, ip) {
             self.learn(slot, mac, None);
+        }
+    }
+
+    /// A neighbour has answered what a layer above sent to it (RFC 4861 7.3.1), from there.
+    pub(crate) fn confirmed(&mut self, now_ns: u64, ip: IpAddr, mac: Mac) {
+        let known = self.index.get(&key(ip)).copied();
+        let Some(slot) = known.or_else(|| self.occupy(now_ns, ip)) else { return };
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        // What it said of itself counts for more than where a packet came from.
+        if entry.state == NeighbourState::Incomplete || entry.mac == mac {
+            let until_ns = now_ns.saturating_add(reachable_ns(&mut self.random));
+            self.learn(slot, mac, Some(until_ns));
         }
     }
 

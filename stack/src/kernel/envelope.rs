@@ -82,7 +82,7 @@ impl Name {
 
 /// Destination and source of a flow's datagrams.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(8))]
 pub(super) struct Envelope {
     control: [u8; CONTROL_BYTES],
     name: Name,

@@ -153,7 +153,20 @@ fn waiting_ends_with_a_datagram() {
     let (peer, _) = peer("127.0.0.1:0").unwrap();
     peer.send_to(b"x", ("127.0.0.1", host.local_ports()[1])).unwrap();
     host.wait(u64::MAX, -1);
+    assert!(host.has_arrivals());
     assert_eq!(host.receive(0, 64, &mut |_, _| ()), 1);
+    assert!(!host.has_arrivals());
+}
+
+#[test]
+fn a_short_sleep_does_not_look_for_datagrams() {
+    let mut host = host_with(KernelConfig::default());
+    let (peer, _) = peer("127.0.0.1:0").unwrap();
+    peer.send_to(b"x", ("127.0.0.1", host.local_ports()[1])).unwrap();
+    host.wait(host.receive_every_ns(), -1);
+    assert!(!host.has_arrivals());
+    host.wait(host.receive_every_ns() + 1, -1);
+    assert!(host.has_arrivals());
 }
 
 #[test]

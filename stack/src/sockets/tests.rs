@@ -66,6 +66,7 @@ impl Net {
                 connections_max: 256,
                 send_buffer_bytes: 16 << 10,
                 recv_buffer_bytes: 16 << 10,
+                buffer_bytes_max: 0,
                 time_wait_ns: 10 * MS,
                 pool_bytes: 8 << 20,
                 ..TcpConfig::default()

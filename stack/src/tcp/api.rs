@@ -7,6 +7,9 @@ use super::congestion::Algorithm;
 /// Nanoseconds in a millisecond.
 pub(super) const MS: u64 = 1_000_000;
 
+/// Where a frame came from on the link.
+pub type LinkAddress = [u8; 6];
+
 /// What TCP needs of the layer below to send.
 pub trait SegmentOut {
     /// Length of the interface queue: frames that the port has accepted and not completed.
@@ -15,6 +18,13 @@ pub trait SegmentOut {
     /// Sends one segment of `len` bytes (TCP header and payload). `fill` writes all of them, the checksum included (TCP knows the pseudo
     /// header). On anything but [`SendOutcome::Sent`] nothing went out, and the connection is as it was before.
     fn segment(&mut self, local: IpAddr, remote: IpAddr, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> SendOutcome;
+
+    /// The same for the answer to a segment of somebody who has proved nothing yet. It may go back to where that came from on the link
+    /// (`via`), so that nobody has to be looked up, or wait, for a stranger's sake.
+    fn answer(&mut self, via: LinkAddress, local: IpAddr, remote: IpAddr, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> SendOutcome {
+        let _ = via;
+        self.segment(local, remote, len, fill)
+    }
 }
 
 /// What became of a segment that was handed to the layer below.
@@ -76,10 +86,13 @@ pub struct TcpConfig {
     pub listeners_max: usize,
     /// Bytes of the largest IP packet that the link carries.
     pub mtu_bytes: usize,
-    /// Bytes of payload that one connection may hold queued for sending, acknowledged ones not counted.
+    /// Bytes of payload that one connection may hold queued for sending, acknowledged ones not counted, whatever others hold.
     pub send_buffer_bytes: usize,
-    /// Bytes of payload that one connection may hold for its reader, gaps included: the largest window that is offered.
+    /// Bytes of payload that one connection may hold for its reader, gaps included, whatever others hold: the window that is offered first.
     pub recv_buffer_bytes: usize,
+    /// To how many bytes each of the two grows when the path holds more and more than half of the pool is free; no growth if that is less
+    /// than the two.
+    pub buffer_bytes_max: usize,
     /// Bytes of payload that all connections together may hold, in both directions.
     pub pool_bytes: usize,
     /// Segments in flight of all connections together.
@@ -122,6 +135,7 @@ impl Default for TcpConfig {
             mtu_bytes: 1500,
             send_buffer_bytes: 512 * 1024,
             recv_buffer_bytes: 512 * 1024,
+            buffer_bytes_max: 2 * 1024 * 1024,
             pool_bytes: 64 * 1024 * 1024,
             segments_max: 65_536,
             ifq_limit: IfqLimit::Adaptive { min: 4, max: 1024 },

@@ -1,11 +1,13 @@
 //! One connection: its two halves, its timers, and the small steps that the other files are made of.
 
-use super::api::{Events, KeepAlive, ListenerId, State, TcpError};
+use super::api::{Events, KeepAlive, LinkAddress, ListenerId, State, TcpError};
+use super::buffers::Round;
 use super::congestion::{Algorithm, Congestion};
 use super::flight::Flight;
 use super::queues::{RecvQueue, SendQueue};
 use super::rack::Rack;
 use super::recovery::Recovery;
+use super::replies::Reply;
 use super::rtt::Rtt;
 use super::seq::Seq;
 use super::shared::Shared;
@@ -90,6 +92,7 @@ pub(super) struct Receiver {
     pub edge: Seq,
     pub scale: u8,
     pub queue: RecvQueue,
+    pub round: Round,
     /// Sequence number of the peer's FIN, when that has arrived.
     pub fin: Option<Seq>,
     /// An acknowledgment is to go out at once.
@@ -161,6 +164,8 @@ pub(super) struct Conn {
     /// Where it came from, until it is accepted.
     pub listener: Option<ListenerId>,
     pub tuple: Tuple,
+    /// Where the peer's SYN came from on the link, until it has been heard again.
+    pub via: Option<LinkAddress>,
     pub events: Events,
     pub error: Option<TcpError>,
     pub no_delay: bool,
@@ -198,6 +203,7 @@ impl Conn {
             held: false,
             listener: None,
             tuple,
+            via: None,
             events: Events::default(),
             error: None,
             no_delay: false,
@@ -230,7 +236,7 @@ impl Conn {
         self.state = State::SynSent;
         self.snd = Sender::new(iss, shared.config.congestion, shared.config.rto_min_ns, shared.config.rto_max_ns);
         self.ts_offset = shared.keys.timestamp_offset(&tuple);
-        self.rcv.scale = window_scale(shared.config.recv_buffer_bytes);
+        self.rcv.scale = window_scale(shared.recv_window_max());
         self.timestamps = true;
         self.sack = true;
         (self.heard_ns, self.progress_ns) = (now_ns, now_ns);
@@ -269,6 +275,7 @@ impl Conn {
     /// The handshake is done.
     pub fn establish(&mut self, shared: &mut Shared, now_ns: u64) {
         self.state = State::Established;
+        self.via = None;
         shared.counters.established += 1;
         self.timers.loss_ns = NEVER;
         self.snd.rtt.backoff = 0;
@@ -350,7 +357,7 @@ impl Conn {
     pub fn reset_peer(&self, shared: &mut Shared) {
         let flags = if self.state == State::SynSent { return } else { flag::RST | flag::ACK };
         let header = Header { seq: self.snd.nxt, ack: self.rcv.nxt, flags, window: 0, options: Options::default() };
-        reply(shared, self.tuple, header);
+        reply(shared, Reply { tuple: self.tuple, header, via: None });
     }
 
     /// Nobody wants this connection: reset.
@@ -386,13 +393,14 @@ impl Conn {
         if self.rcv.fin.is_some() && self.rcv.fin.is_some_and(|fin| fin.lt(self.rcv.nxt)) {
             return 0;
         }
-        let own = shared.config.recv_buffer_bytes.saturating_sub(self.rcv.queue.readable());
-        let limit = 0xffff << self.rcv.scale;
-        let space = (own.min(self.rcv.queue.room(&shared.blocks)) as u32).min(limit);
+        let limit = self.recv_limit(shared) as u32;
+        let own = (limit as usize).saturating_sub(self.rcv.queue.readable());
+        let field = 0xffff << self.rcv.scale;
+        let space = (own.min(self.rcv.queue.room(&shared.blocks)) as u32).min(field);
         // RFC 9293 3.8.6.2.2: the window is opened by a full segment or half the buffer, not by crumbs.
         let offered = self.rcv.edge.since(self.rcv.nxt);
-        let step = self.rcv.full.max(DEFAULT_MSS_V4.into()).min(shared.config.recv_buffer_bytes as u32 / 2);
-        if space < offered + step && space < shared.config.recv_buffer_bytes as u32 { offered } else { space }
+        let step = self.rcv.full.max(DEFAULT_MSS_V4.into()).min(limit / 2);
+        if space < offered + step && space < limit { offered } else { space }
     }
 
     /// Options of a segment that is no SYN; SACK blocks come first only if `room` bytes allow. False: they did not fit.
@@ -456,6 +464,7 @@ impl Receiver {
             edge: irs,
             scale: 0,
             queue: RecvQueue::EMPTY,
+            round: Round::default(),
             fin: None,
             ack_now: false,
             unacked: 0,
@@ -478,8 +487,8 @@ impl Receiver {
 }
 
 /// A segment without a connection of its own; dropped and counted when there are too many.
-pub(super) fn reply(shared: &mut Shared, tuple: Tuple, header: Header) {
-    if !shared.replies.push(tuple, header) {
+pub(super) fn reply(shared: &mut Shared, reply: Reply) {
+    if !shared.replies.push(reply) {
         shared.counters.tx_replies_dropped += 1;
     }
 }

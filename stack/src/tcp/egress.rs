@@ -3,6 +3,7 @@
 use super::Tcp;
 use super::api::{Events, SegmentOut, SendOutcome};
 use super::output::Turn;
+use super::replies::Reply;
 use super::wire::{self, flag};
 
 /// Writers that are told of free blocks in one turn.
@@ -40,8 +41,12 @@ impl Tcp {
             if !self.shared.ifq.allows(out.queued()) {
                 return true;
             }
-            let Some((tuple, header)) = self.shared.replies.first() else { return true };
-            let outcome = out.segment(tuple.local, tuple.remote, header.len(), &mut |buf| wire::emit(tuple, header, buf, &|_| {}));
+            let Some(Reply { tuple, header, via }) = self.shared.replies.first() else { return true };
+            let fill = &mut |buf: &mut [u8]| wire::emit(tuple, header, buf, &|_| {});
+            let outcome = match via {
+                Some(via) => out.answer(*via, tuple.local, tuple.remote, header.len(), fill),
+                None => out.segment(tuple.local, tuple.remote, header.len(), fill),
+            };
             let reset = header.has(flag::RST);
             match outcome {
                 SendOutcome::Full => {

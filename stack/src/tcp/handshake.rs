@@ -7,6 +7,7 @@ use super::Tcp;
 use super::api::{ConnId, ListenerId, MS, State};
 use super::conn::{Conn, own_mss, reply, window_scale};
 use super::input::refuse;
+use super::replies::Reply;
 use super::wire::{Header, Incoming, Options, flag};
 
 /// How long after the last cookie one may come back.
@@ -95,6 +96,7 @@ impl Tcp {
         let conn = self.conns.get_mut(index as usize)?;
         conn.learn_peer(&self.shared, now_ns, cookie.unwrap_or(&segment.header));
         conn.state = State::SynReceived;
+        conn.via = segment.via;
         conn.listener = Some(ListenerId { index: listener as u32, generation: entry.generation });
         entry.half_open += 1;
         if cookie.is_some() {
@@ -120,13 +122,13 @@ impl Tcp {
                 | if header.options.sack_permitted { COOKIE_SACK } else { 0 };
             let back = if bits > clock & COOKIE_BITS { COOKIE_BITS + 1 } else { 0 };
             options.timestamps = Some(((clock & !COOKIE_BITS | bits).wrapping_sub(back), value));
-            options.window_scale = header.options.window_scale.map(|_| window_scale(config.recv_buffer_bytes));
+            options.window_scale = header.options.window_scale.map(|_| window_scale(self.shared.recv_window_max()));
             options.sack_permitted = header.options.sack_permitted;
         }
         let window = config.recv_buffer_bytes.min(0xffff) as u16;
         let answer = Header { seq: iss, ack: header.seq + 1, flags: flag::SYN | flag::ACK, window, options };
         self.shared.counters.cookies_sent += 1;
-        reply(&mut self.shared, tuple, answer);
+        reply(&mut self.shared, Reply { tuple, header: answer, via: segment.via });
     }
 
     /// The third segment of a handshake that only the peer remembers.

@@ -3,6 +3,7 @@
 use super::api::{Events, State, TcpError};
 use super::conn::{Conn, Fin, NEVER, reply};
 use super::recovery::AckNews;
+use super::replies::Reply;
 use super::seq::Seq;
 use super::shared::Shared;
 use super::wire::{Header, Incoming, Options, flag};
@@ -245,7 +246,7 @@ impl Conn {
             return;
         }
         self.snd.queue.acknowledge(&mut shared.blocks, bytes as usize);
-        if self.snd.writer_waits && 2 * self.snd.queue.len() <= shared.config.send_buffer_bytes {
+        if self.snd.writer_waits && 2 * self.snd.queue.len() <= self.send_limit(shared) {
             self.snd.writer_waits = false;
             self.tell(shared, Events::WRITABLE);
         }
@@ -310,6 +311,8 @@ impl Conn {
             Some(grown) => {
                 self.rcv.nxt = self.rcv.nxt + grown;
                 shared.counters.rx_bytes += u64::from(grown);
+                let echo = segment.header.options.timestamps.filter(|_| self.timestamps).map(|(_, echo)| echo);
+                self.note_received(shared, self.heard_ns, grown, echo);
                 self.tell(shared, Events::READABLE);
                 self.acknowledge_later(shared, grown, had_gaps);
             }
@@ -360,5 +363,6 @@ pub(super) fn refuse(shared: &mut Shared, segment: &Incoming) {
     }
     let (seq, ack, flags) =
         if header.has(flag::ACK) { (header.ack, Seq(0), flag::RST) } else { (Seq(0), header.seq + segment.len(), flag::RST | flag::ACK) };
-    reply(shared, segment.tuple, Header { seq, ack, flags, window: 0, options: Options::default() });
+    let header = Header { seq, ack, flags, window: 0, options: Options::default() };
+    reply(shared, Reply { tuple: segment.tuple, header, via: segment.via });
 }

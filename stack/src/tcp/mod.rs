@@ -20,6 +20,7 @@
 
 mod api;
 mod blocks;
+mod buffers;
 mod checksum;
 mod congestion;
 mod conn;
@@ -47,8 +48,8 @@ mod user;
 mod wire;
 
 pub use api::{
-    ConnId, ConnInfo, Events, IcmpError, IfqLimit, KeepAlive, ListenerId, Memory, SegmentOut, SendOutcome, State, TcpConfig, TcpCounters,
-    TcpError, TcpOption,
+    ConnId, ConnInfo, Events, IcmpError, IfqLimit, KeepAlive, LinkAddress, ListenerId, Memory, SegmentOut, SendOutcome, State, TcpConfig,
+    TcpCounters, TcpError, TcpOption,
 };
 pub use congestion::Algorithm;
 
@@ -102,13 +103,19 @@ impl Tcp {
 
     /// Takes a segment from `src` to `dst` (one of our unicast addresses). Sends nothing.
     pub fn ingress(&mut self, now_ns: u64, src: IpAddr, dst: IpAddr, segment: &[u8]) {
+        self.ingress_via(now_ns, None, src, dst, segment);
+    }
+
+    /// The same, with where its frame came from on the link. True when it has completed a handshake: `src` gets what is sent to it there.
+    pub fn ingress_via(&mut self, now_ns: u64, via: Option<LinkAddress>, src: IpAddr, dst: IpAddr, segment: &[u8]) -> bool {
         self.now_ns = self.now_ns.max(now_ns);
         self.shared.counters.rx_segments += 1;
         let Some(segment) = wire::parse(src, dst, segment, self.shared.config.verify_checksums) else {
             self.shared.counters.rx_malformed += 1;
-            return;
+            return false;
         };
-        let now_ns = self.now_ns;
+        let segment = Incoming { via, ..segment };
+        let (now_ns, before) = (self.now_ns, self.shared.counters.established);
         match self.lookup(&segment.tuple) {
             Some(index) if self.is_reopened(index, &segment) => {
                 self.drive(index, Conn::end);
@@ -119,6 +126,7 @@ impl Tcp {
             }
             None => self.segment_for_listener(&segment),
         }
+        self.shared.counters.established != before
     }
 
     /// A SYN for a connection in TIME-WAIT that cannot be an old one (RFC 6191 2, RFC 9293 3.6.1).

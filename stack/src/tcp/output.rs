@@ -262,8 +262,11 @@ impl Conn {
     fn hand_down(&mut self, shared: &mut Shared, out: &mut dyn SegmentOut, header: &Header, at: Cursor, len: usize) -> SendOutcome {
         let (tuple, blocks) = (&self.tuple, &shared.blocks);
         let total = header.len() + len;
-        let outcome =
-            out.segment(tuple.local, tuple.remote, total, &mut |buf| wire::emit(tuple, header, buf, &|payload| blocks.read(at, payload)));
+        let fill = &mut |buf: &mut [u8]| wire::emit(tuple, header, buf, &|payload| blocks.read(at, payload));
+        let outcome = match self.via {
+            Some(via) => out.answer(via, tuple.local, tuple.remote, total, fill),
+            None => out.segment(tuple.local, tuple.remote, total, fill),
+        };
         if outcome == SendOutcome::Sent {
             shared.counters.tx_segments += 1;
             self.stalled_ns = NEVER;

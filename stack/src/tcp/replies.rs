@@ -2,14 +2,25 @@
 
 use std::collections::VecDeque;
 
+use super::api::LinkAddress;
 use super::wire::{Header, Tuple};
 
-/// Replies that can wait for the next egress.
-const REPLIES_MAX: usize = 256;
+/// Replies that can wait: what a line full of SYNs brings until the limit of the interface queue has found its place. At 1 Gbps the last one
+/// waits 0.7 ms.
+const REPLIES_MAX: usize = 1024;
+
+/// A segment without a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reply {
+    pub tuple: Tuple,
+    pub header: Header,
+    /// Where what it answers came from on the link.
+    pub via: Option<LinkAddress>,
+}
 
 #[derive(Debug)]
 pub(super) struct Replies {
-    ring: VecDeque<(Tuple, Header)>,
+    ring: VecDeque<Reply>,
     had_turn: bool,
 }
 
@@ -19,10 +30,10 @@ impl Replies {
     }
 
     /// False when the ring is full.
-    pub fn push(&mut self, tuple: Tuple, header: Header) -> bool {
+    pub fn push(&mut self, reply: Reply) -> bool {
         let room = self.ring.len() < REPLIES_MAX;
         if room {
-            self.ring.push_back((tuple, header));
+            self.ring.push_back(reply);
         }
         room
     }
@@ -33,7 +44,7 @@ impl Replies {
         self.had_turn
     }
 
-    pub fn first(&self) -> Option<&(Tuple, Header)> {
+    pub fn first(&self) -> Option<&Reply> {
         self.ring.front()
     }
 

@@ -118,8 +118,8 @@ impl Tcp {
     /// [`Events::WRITABLE`] tells of new room.
     pub fn send(&mut self, conn: ConnId, parts: &[&[u8]]) -> Result<usize, TcpError> {
         self.conn(conn)?.may_send()?;
-        let limit = self.shared.config.send_buffer_bytes;
         self.with(conn, |conn, shared| {
+            let limit = conn.send_limit(shared);
             let mut taken = 0;
             for part in parts {
                 let room = conn.snd.queue.room(&shared.blocks, limit).min(part.len());
@@ -147,7 +147,7 @@ impl Tcp {
         }
         self.with(conn, |conn, shared| {
             conn.snd.writer_waits = true;
-            if conn.snd.queue.len() + len <= shared.config.send_buffer_bytes {
+            if conn.snd.queue.len() + len <= conn.send_limit(shared) {
                 shared.starved.push(conn.index);
             }
             false
@@ -160,7 +160,7 @@ impl Tcp {
         if conn.may_send().is_err() {
             return 0;
         }
-        conn.snd.queue.room(&self.shared.blocks, self.shared.config.send_buffer_bytes)
+        conn.snd.queue.room(&self.shared.blocks, conn.send_limit(&self.shared))
     }
 
     /// Bytes queued for sending that are not acknowledged.
@@ -331,7 +331,7 @@ impl Conn {
     fn update_window_if_worthwhile(&mut self, shared: &mut super::Shared) {
         let offered = self.rcv.edge.since(self.rcv.nxt) as usize;
         let open = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
-        if open && offered < shared.config.recv_buffer_bytes / 2 && self.space(shared) as usize > offered {
+        if open && offered < self.recv_limit(shared) / 2 && self.space(shared) as usize > offered {
             self.ack_now(shared);
         }
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use smoltcp::wire::{TcpOption, TcpPacket};
 
+use super::api::LinkAddress;
 use super::checksum;
 use super::seq::Seq;
 
@@ -98,6 +99,8 @@ pub(super) struct Incoming<'a> {
     pub tuple: Tuple,
     pub header: Header,
     pub payload: &'a [u8],
+    /// Where its frame came from, if that is known.
+    pub via: Option<LinkAddress>,
 }
 
 impl Incoming<'_> {
@@ -121,7 +124,7 @@ pub(super) fn parse(src: IpAddr, dst: IpAddr, segment: &[u8], verify: bool) -> O
         window: packet.window_len(),
         options: parse_options(packet.options()),
     };
-    Some(Incoming { tuple, header, payload: packet.payload() })
+    Some(Incoming { via: None, tuple, header, payload: packet.payload() })
 }
 
 /// What comes after an option that makes no sense is not looked at: there is no telling where the next one starts.

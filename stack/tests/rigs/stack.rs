@@ -79,7 +79,7 @@ impl Peer {
         let Self { port, iface, tcp, datagrams } = self;
         port.receive(now_ns, 1024, &mut |frame| match iface.ingress(now_ns, frame) {
             Ingress::Udp { from, to, payload, .. } => datagrams.push((to, from.port(), payload.to_vec())),
-            Ingress::Tcp { from, to, segment } => tcp.ingress(now_ns, from, to, segment),
+            Ingress::Tcp { from, to, segment, .. } => tcp.ingress(now_ns, from, to, segment),
             Ingress::Nothing | Ingress::Error(_) => {}
         });
         iface.egress(now_ns, &mut Out(port));
@@ -155,7 +155,7 @@ impl Rig for StackRig {
         let (host_port, peer_port, _) = sim_ports(port(HOST_MAC), port(PEER_MAC), wire(1), wire(2));
         let config = StackConfig {
             iface: iface_config(1, sizes.ipv6),
-            tcp: TcpConfig { send_buffer_bytes: sizes.stream_queue_bytes, ..TcpConfig::default() },
+            tcp: TcpConfig { send_buffer_bytes: sizes.stream_queue_bytes, buffer_bytes_max: 0, ..TcpConfig::default() },
             flows_max: sizes.flows_max,
             streams_max: sizes.streams_max,
             tx_frames: sizes.tx_frames,
@@ -165,7 +165,7 @@ impl Rig for StackRig {
         };
         let mut host = StackHost::new(config, host_port, None, 3, 0);
         let listener = host.tcp_mut().listen(SocketAddr::new(addr(family, 1), RTSP_PORT), 64).ok();
-        let tcp = TcpConfig { recv_buffer_bytes: 100_000, ..TcpConfig::default() };
+        let tcp = TcpConfig { recv_buffer_bytes: 100_000, buffer_bytes_max: 0, ..TcpConfig::default() };
         let peer = Peer {
             iface: Interface::new(iface_config(2, true), PEER_MAC, peer_port.mtu_bytes(), 0),
             tcp: Tcp::new(tcp, 4, 0),

@@ -129,6 +129,9 @@ pub struct World {
     directions: [Direction; 2],
     arrivals: BinaryHeap<Reverse<Arrival>>,
     order: u64,
+    /// Until when a node is kept from running: what arrives for it waits, and it sends nothing.
+    pub asleep_until_ns: [u64; 2],
+    waiting: [Vec<Vec<u8>>; 2],
     /// Prints each segment that arrives or is lost.
     pub trace: bool,
 }
@@ -144,6 +147,8 @@ impl World {
             directions: Default::default(),
             arrivals: BinaryHeap::new(),
             order: 0,
+            asleep_until_ns: [0; 2],
+            waiting: Default::default(),
             trace: false,
             path,
         }
@@ -203,21 +208,33 @@ impl World {
         }
         while self.arrivals.peek().is_some_and(|Reverse(arrival)| arrival.0 <= self.now_ns) {
             let Reverse((_, _, to, segment)) = self.arrivals.pop().unwrap();
-            self.tcp[to].ingress(self.now_ns, ip(1 - to), ip(to), &segment);
+            self.waiting[to].push(segment);
+        }
+        for node in 0..2 {
+            if self.is_awake(node) {
+                for segment in self.waiting[node].drain(..) {
+                    self.tcp[node].ingress(self.now_ns, ip(1 - node), ip(node), &segment);
+                }
+            }
         }
         app(self);
-        for node in 0..2 {
+        for node in (0..2).filter(|node| self.now_ns >= self.asleep_until_ns[*node]) {
             self.nic[node].now_ns = self.now_ns;
             self.tcp[node].egress(self.now_ns, &mut self.nic[node]);
         }
+    }
+
+    pub fn is_awake(&self, node: usize) -> bool {
+        self.now_ns >= self.asleep_until_ns[node]
     }
 
     /// When something happens next.
     pub fn next_ns(&self) -> Option<u64> {
         let frames = self.nic.iter().filter_map(|nic| nic.frames.front().map(|frame| frame.0));
         let arrival = self.arrivals.peek().map(|Reverse(arrival)| arrival.0);
-        let timers = self.tcp.iter().filter_map(Tcp::next_ns);
-        frames.chain(arrival).chain(timers).min()
+        let timers = (0..2).filter_map(|node| Some(self.tcp[node].next_ns()?.max(self.asleep_until_ns[node])));
+        let awake = self.asleep_until_ns.into_iter().filter(|at_ns| *at_ns > self.now_ns);
+        frames.chain(arrival).chain(timers).chain(awake).min()
     }
 
     /// Runs until `app` says that it is done (true), or nothing can happen any more, or the time is over.

@@ -3,6 +3,7 @@
 mod allocation;
 mod bulk;
 mod differential;
+mod gigabit;
 mod link;
 mod random;
 mod script;

@@ -15,6 +15,7 @@ fn random_config(random: &mut Random) -> TcpConfig {
         mtu_bytes: [576, 1500, 9000][random.below(3) as usize],
         send_buffer_bytes: buffers[random.below(4) as usize],
         recv_buffer_bytes: buffers[random.below(4) as usize],
+        buffer_bytes_max: buffers[random.below(4) as usize],
         ifq_limit: ifq[random.below(4) as usize],
         quantum: 1 + random.below(8) as u32,
         pool_bytes: 1 << 20,
@@ -45,8 +46,9 @@ fn random_path(random: &mut Random) -> Path {
 fn small_run(seed: u64) -> String {
     let mut random = Random(seed);
     let (a, b, path) = (random_config(&mut random), random_config(&mut random), random_path(&mut random));
-    let bytes = random.below(40_000);
+    let bytes = 1 + random.below(40_000);
     let mut bulk = Bulk::new([a, b], path.clone(), bytes, seed);
+    bulk.world.trace = std::env::var_os("TACTUS_TCP_TRACE").is_some();
     let done = bulk.run(3600 * SECOND);
     assert!(done, "seed {seed}: {} of {bytes} bytes over {path:?}: {:?}", bulk.transfer.received, bulk.counters());
     format!("{seed} {} {:?}", bulk.world.now_ns, bulk.counters())
@@ -168,6 +170,7 @@ fn together(count: usize, bytes: u64, ifq_limit: IfqLimit, path: Path) -> (Vec<u
         pool_bytes: 64 << 20,
         recv_buffer_bytes: 64 << 10,
         send_buffer_bytes: 64 << 10,
+        buffer_bytes_max: 0,
         segments_max: 65_536,
         ifq_limit,
         ..config()

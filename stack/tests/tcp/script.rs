@@ -101,6 +101,7 @@ impl Runner {
             connections_max: 8,
             pool_bytes: 1 << 20,
             recv_buffer_bytes: 65_535,
+            buffer_bytes_max: 0,
             ifq_limit: IfqLimit::Off,
             congestion: Algorithm::NewReno,
             ..TcpConfig::default()
@@ -450,6 +451,7 @@ impl Runner {
             "ifq" => config.ifq_limit = IfqLimit::Fixed(number(Some(value))?),
             "quantum" => config.quantum = number(Some(value))?,
             "recv_buffer" => config.recv_buffer_bytes = number(Some(value))?,
+            "buffer_max" => config.buffer_bytes_max = number(Some(value))?,
             "time_wait_ms" => config.time_wait_ns = number::<u64>(Some(value))? * MS,
             "time_wait_max" => config.time_wait_max = number(Some(value))?,
             "fin_wait_ms" => config.fin_wait_ns = number::<u64>(Some(value))? * MS,

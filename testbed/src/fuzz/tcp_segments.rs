@@ -52,6 +52,7 @@ pub fn run(data: &[u8]) {
         segments_max: 16,
         recv_buffer_bytes: 16 * 1024,
         send_buffer_bytes: 16 * 1024,
+        buffer_bytes_max: 32 * 1024,
         verify_checksums: false,
         ..TcpConfig::default()
     };

@@ -252,6 +252,9 @@ impl World {
                 self.viewers[index].finished(outcome, self.clock.now_ns(), &mut self.report)
             }
             Event::StreamClosed { token } => Err(format!("stream {token} was given up")),
+            Event::TransferOver { transfer, .. } | Event::TransferGone { transfer } => {
+                Err(format!("a transfer {transfer} that nobody began"))
+            }
             Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) | Event::Stopped => Ok(()),
         }
     }

@@ -1,17 +1,18 @@
-//! A ring of reads in flight. All that is unsafe about io_uring lives here, behind one rule: from its start to its completion a read is
-//! owned by the ring, with its chunk and its open file, so the kernel never writes to memory that anyone else can reach.
+//! A ring of reads and writes in flight. All that is unsafe about io_uring lives here, behind one rule: from its start to its completion
+//! a read is owned by the ring, with its chunk and its open file, so the kernel never writes to memory that anyone else can reach. A write
+//! is owned with a share of its slice, so nobody can change what the kernel reads.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use hugepages::{Chunk, ChunkPool};
+use hugepages::ChunkPool;
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::super::{MediaFile, READ_ALIGN_BYTES, ReadRequest};
+use super::super::{MediaFile, READ_ALIGN_BYTES, ReadRequest, WriteRequest};
 
 /// The kernel takes at most this many registered buffers (IORING_MAX_REG_BUFFERS).
 const FIXED_BUFFERS_MAX: usize = 1 << 14;
-/// How long a ring that is dropped waits for the reads in flight.
+/// How long a ring that is dropped waits for what is in flight.
 const DROP_WAIT: Duration = Duration::from_secs(3);
 
 /// A read on its way, possibly in several pieces.
@@ -44,6 +45,41 @@ impl Read {
     }
 }
 
+/// A write on its way, possibly in several pieces.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) request: WriteRequest<MediaFile>,
+    /// Bytes that are written already.
+    pub(super) written: usize,
+    /// The piece on its way bypasses the page cache.
+    pub(super) direct: bool,
+    /// Pieces that the kernel gave back undone.
+    pub(super) retries: u8,
+}
+
+impl Write {
+    /// Where in the file the next piece starts.
+    fn position(&self) -> u64 {
+        self.request.offset.saturating_add(self.written as u64)
+    }
+
+    /// The next piece, and whether nothing about it forbids O_DIRECT: whole pages first, then what is left of the last one.
+    fn piece(&self) -> (&[u8], bool) {
+        let align = READ_ALIGN_BYTES as usize;
+        let rest = self.request.slice.get(self.written..).unwrap_or(&[]);
+        let whole = rest.len() - rest.len() % align;
+        let is_aligned = self.position().is_multiple_of(READ_ALIGN_BYTES) && rest.as_ptr().addr().is_multiple_of(align) && whole > 0;
+        if is_aligned { (rest.get(..whole).unwrap_or(rest), true) } else { (rest, false) }
+    }
+}
+
+/// What the kernel works on.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Read(Read),
+    Write(Write),
+}
+
 /// The chunk pool's memory as registered buffers, cut at chunk boundaries.
 #[derive(Debug)]
 struct FixedBuffers {
@@ -53,21 +89,20 @@ struct FixedBuffers {
 }
 
 impl FixedBuffers {
-    /// The buffer that `chunk` lies in; `None` for a chunk of another pool.
-    fn buffer_of(&self, chunk: &Chunk) -> Option<u16> {
-        let index = chunk.index() as usize;
-        let expected = self.pool.region().0.addr().get() + index * self.pool.chunk_bytes();
-        (index < self.pool.capacity() && chunk.as_ptr().addr() == expected)
-            .then(|| u16::try_from(index / self.chunks_per_buffer).ok())
-            .flatten()
+    /// The buffer that these bytes, all of one chunk, lie in; `None` for memory of another pool.
+    fn buffer_of(&self, bytes: &[u8]) -> Option<u16> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.pool.region().0.addr().get())?;
+        let chunk = offset / self.pool.chunk_bytes();
+        let is_inside = chunk < self.pool.capacity() && offset % self.pool.chunk_bytes() + bytes.len() <= self.pool.chunk_bytes();
+        is_inside.then(|| u16::try_from(chunk / self.chunks_per_buffer).ok()).flatten()
     }
 }
 
-/// A ring for at most `depth` reads.
+/// A ring for at most `depth` reads and writes.
 pub(super) struct Ring {
     io: IoUring,
-    /// The reads that the kernel works on; a read's `user_data` is its place here.
-    in_flight: Box<[Option<Read>]>,
+    /// What the kernel works on; its `user_data` is its place here.
+    in_flight: Box<[Option<Operation>]>,
     free: Vec<u16>,
     fixed: Option<FixedBuffers>,
     drop_wait: Duration,
@@ -111,12 +146,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Room for more reads.
+    /// Room for more.
     pub(super) fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
 
-    /// Reads in flight, or waiting for [`Self::enter`].
+    /// What is in flight, or waits for [`Self::enter`].
     pub(super) fn len(&self) -> usize {
         self.in_flight.len() - self.free.len()
     }
@@ -126,7 +161,7 @@ impl Ring {
         self.fixed.is_some()
     }
 
-    /// True when reads wait for [`Self::enter`].
+    /// True when something waits for [`Self::enter`].
     pub(super) fn needs_enter(&mut self) -> bool {
         !self.io.submission().is_empty()
     }
@@ -143,8 +178,8 @@ impl Ring {
         read.direct = flags.is_empty();
         let offset = read.position();
         let wanted = read.wanted.min(read.request.chunk.len());
-        let buffer = self.fixed.as_ref().and_then(|fixed| fixed.buffer_of(&read.request.chunk));
         let Some(rest) = read.request.chunk.get_mut(read.filled..wanted) else { return Err(read) };
+        let buffer = self.fixed.as_ref().and_then(|fixed| fixed.buffer_of(rest));
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         let fd = types::Fd(fd);
         let entry = match buffer {
@@ -158,11 +193,39 @@ impl Ring {
             return Err(read);
         }
         self.free.pop();
-        self.in_flight[usize::from(slot)] = Some(read);
+        self.in_flight[usize::from(slot)] = Some(Operation::Read(read));
         Ok(())
     }
 
-    /// Hands all queued reads to the kernel in one call. When the kernel is short of something they stay queued, for the next call.
+    /// Queues the next piece of `write`. When there is no room it comes back.
+    pub(super) fn start_write(&mut self, mut write: Write) -> Result<(), Write> {
+        let Some(&slot) = self.free.last() else { return Err(write) };
+        let (piece, is_aligned) = write.piece();
+        let file = &write.request.file;
+        let (fd, flags) = match file.direct_fd() {
+            Some(fd) if is_aligned => (fd, squeue::Flags::empty()),
+            // The copy into the page cache is made by a kernel worker, not by this core.
+            _ => (file.buffered_fd(), squeue::Flags::ASYNC),
+        };
+        let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        let fd = types::Fd(fd);
+        let entry = match self.fixed.as_ref().and_then(|fixed| fixed.buffer_of(piece)) {
+            Some(buffer) => opcode::WriteFixed::new(fd, piece.as_ptr(), len, buffer).offset(write.position()).build(),
+            None => opcode::Write::new(fd, piece.as_ptr(), len).offset(write.position()).build(),
+        };
+        let entry = entry.flags(flags).user_data(slot.into());
+        // SAFETY: the entry's memory is a part of the slice, which nobody writes while a share of it exists, and its descriptor is the
+        // file's; both are owned by `write`, which stays in `in_flight` until the kernel has completed the entry (see `drop`).
+        if unsafe { self.io.submission().push(&entry) }.is_err() {
+            return Err(write);
+        }
+        write.direct = flags.is_empty();
+        self.free.pop();
+        self.in_flight[usize::from(slot)] = Some(Operation::Write(write));
+        Ok(())
+    }
+
+    /// Hands all that is queued to the kernel in one call. When the kernel is short of something they stay queued, for the next call.
     pub(super) fn enter(&mut self) {
         for _ in 0..8 {
             match self.io.submit() {
@@ -173,14 +236,14 @@ impl Ring {
     }
 
     /// Takes out one completed piece, with what the kernel says: bytes, or a negative error number. No system call.
-    pub(super) fn complete(&mut self) -> Option<(Read, i32)> {
+    pub(super) fn complete(&mut self) -> Option<(Operation, i32)> {
         loop {
             let entry = self.io.completion().next()?;
             let slot = u16::try_from(entry.user_data()).ok()?;
             // Each entry completes once, so the slot is occupied.
-            if let Some(read) = self.in_flight.get_mut(usize::from(slot)).and_then(Option::take) {
+            if let Some(operation) = self.in_flight.get_mut(usize::from(slot)).and_then(Option::take) {
                 self.free.push(slot);
-                return Some((read, entry.result()));
+                return Some((operation, entry.result()));
             }
         }
     }
@@ -202,10 +265,10 @@ impl Drop for Ring {
                 self.enter();
             }
         }
-        for read in &mut self.in_flight {
-            // A device that hangs may write at any later time. Its chunks (and with them the arena) are never given back: memory lost
-            // once is better than memory that changes under its next user.
-            std::mem::forget(read.take());
+        for operation in &mut self.in_flight {
+            // A device that hangs may write to memory, or read from it, at any later time. Its chunks (and with them the arena) are never
+            // given back: memory lost once is better than memory that changes under its next user.
+            std::mem::forget(operation.take());
         }
     }
 }
@@ -228,10 +291,14 @@ mod tests {
         ring.register(&pool, 3 * 8192 + 100).unwrap();
         let fixed = ring.fixed.as_ref().unwrap();
         while let Some(chunk) = pool.take() {
-            assert_eq!(fixed.buffer_of(&chunk), Some((chunk.index() / 3) as u16));
+            let expected = Some((chunk.index() / 3) as u16);
+            for part in [&chunk[..], &chunk[8191..], &chunk[..0], &chunk[100..4196]] {
+                assert_eq!(fixed.buffer_of(part), expected);
+            }
             std::mem::forget(chunk);
         }
         assert_eq!(fixed.buffer_of(&other.take().unwrap()), None);
+        assert_eq!(fixed.buffer_of(b"elsewhere"), None);
     }
     #[test]
     fn memory_of_a_read_that_never_ends_is_not_given_back() {

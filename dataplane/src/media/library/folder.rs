@@ -12,7 +12,7 @@ use super::{Identity, LibraryError};
 pub const EXTENSIONS: [&str; 6] = ["mp4", "m4v", "mov", "m4a", "mp4a", "3gp"];
 
 /// Folders inside folders.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 /// Media files listed.
 const FILES_MAX: usize = 100_000;
 /// Directory entries looked at.
@@ -53,7 +53,7 @@ pub fn locate(root: &Path, path: &str) -> Result<(PathBuf, Identity), LibraryErr
 }
 
 /// Refuses what is not plainly a path of a media file below the root.
-fn check(path: &str) -> Result<(), &'static str> {
+pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if path.len() > PATH_BYTES_MAX {
         return Err("the path is too long");
     }

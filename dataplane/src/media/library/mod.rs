@@ -3,7 +3,7 @@
 //! A title is read once, by whoever asks first while all others wait for that one reading; it is kept while its file is unchanged, up to a
 //! bound of memory (least recently used goes first), and its index is kept in a cache folder, so that a second start reads no media at all.
 //!
-//! - `folder`: which files there are; no path ever leads out of the root.
+//! - `folder`: which files there are; no path ever leads out of the root. `place`: where a new one goes.
 //! - `shelf`: the titles in memory.
 //! - `cache`: the titles on disk; `encoding`: their form there.
 //!
@@ -12,6 +12,7 @@
 mod cache;
 mod encoding;
 mod folder;
+mod place;
 mod shelf;
 
 use std::fs::File;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::Cache;
 pub use folder::{EXTENSIONS, ListedFile};
+pub use place::NewPlace;
 use shelf::{Found, Pending, Shelf};
 
 use super::{MediaDescription, MediaError, Title, read_title};

@@ -157,6 +157,7 @@ fn host(node: usize, setup: &Setup, port: SimPort) -> StackHost<SimPort> {
         connections_max,
         send_buffer_bytes: buffer_bytes,
         recv_buffer_bytes: buffer_bytes,
+        buffer_bytes_max: 0,
         pool_bytes: 2 * buffer_bytes * connections_max.min(2 * setup.connections),
         ifq_limit: if node == 0 { setup.limit } else { IfqLimit::Off },
         delayed_ack_ns: setup.delayed_ack_ns,

@@ -1,0 +1,167 @@
+//! `tactus import`: has a running appliance copy a file into its media folder, and watches.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::{Failure, print, printable};
+use crate::transfer::{ImportRequest, ImportStatus, TransferState};
+use crate::units::about_bytes;
+
+/// How often the appliance is asked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// The file; it must lie below the folder that the appliance was started with as --import-from. A path that is not found here is taken
+    /// to begin at that folder
+    file: PathBuf,
+    /// Where it goes, below the media folder [default: the file's name]
+    #[arg(long, value_name = "PATH")]
+    to: Option<String>,
+    /// The appliance's monitor
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Copy no faster than this, megabits per second
+    #[arg(long, value_name = "MBPS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Replace a file that is there already
+    #[arg(long)]
+    replace: bool,
+    /// Print the import's JSON when it is over, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Runtime`].
+pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Runtime(format!("cannot start: {error}")))?;
+    runtime.block_on(import(args))
+}
+
+async fn import(args: &ImportArgs) -> Result<(), Failure> {
+    let failed = |error: super::client::ClientError| Failure::Runtime(error.to_string());
+    let client = Client::new(&args.url).map_err(failed)?;
+    let request = request_of(args)?;
+    let body = serde_json::to_value(&request).map_err(|error| Failure::Runtime(error.to_string()))?;
+    let mut status = read(client.ask("POST", "/api/v1/imports", Some(&body)).map_err(failed)?)?;
+    let path = format!("/api/v1/imports/{}", status.id);
+    let mut line = Line::new(args.json);
+    while !status.state.is_over() {
+        line.show(&status);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => status = read(client.ask("GET", &path, None).map_err(failed)?)?,
+            _ = tokio::signal::ctrl_c() => status = read(client.ask("DELETE", &path, None).map_err(failed)?)?,
+        }
+    }
+    line.end();
+    if args.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or_default()));
+    }
+    match status.state {
+        TransferState::Done => {
+            if !args.json {
+                print(&format!("{}\n", done(&status)));
+            }
+            Ok(())
+        }
+        TransferState::Cancelled => Err(Failure::Runtime("cancelled; nothing is left of it".into())),
+        _ => Err(Failure::Runtime(printable(&status.error.unwrap_or_else(|| "it failed".into())))),
+    }
+}
+
+fn request_of(args: &ImportArgs) -> Result<ImportRequest, Failure> {
+    let wrong = |why: &str| Failure::Runtime(format!("{}: {why}", args.file.display()));
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| wrong("its name is not UTF-8"));
+    let from = text(&args.file.canonicalize().unwrap_or_else(|_| args.file.clone()))?;
+    let to = match &args.to {
+        Some(to) => to.clone(),
+        None => text(Path::new(args.file.file_name().ok_or_else(|| wrong("it has no name; give one with --to"))?))?,
+    };
+    Ok(ImportRequest { from, to, rate_bps: args.rate.map(|mbps| u64::from(mbps) * 1_000_000), replace: args.replace })
+}
+
+fn read(json: Value) -> Result<ImportStatus, Failure> {
+    serde_json::from_value(json).map_err(|error| Failure::Runtime(format!("the appliance speaks another version: {error}")))
+}
+
+/// Bytes per second so far.
+fn speed(status: &ImportStatus) -> f64 {
+    if status.elapsed_s > 0.0 { status.bytes as f64 / status.elapsed_s } else { 0.0 }
+}
+
+fn progress(status: &ImportStatus) -> String {
+    let percent = (status.bytes as f64 * 100.0 / status.bytes_total.max(1) as f64).min(100.0);
+    let what = if status.state == TransferState::Finishing { ", finishing" } else { "" };
+    let (to, total) = (printable(&status.to), about_bytes(status.bytes_total));
+    format!("{to}: {percent:.0} % of {total}, {}/s{what}", about_bytes(speed(status) as u64))
+}
+
+fn done(status: &ImportStatus) -> String {
+    let (to, total) = (printable(&status.to), about_bytes(status.bytes_total));
+    format!("{to}: {total} imported in {:.1} s, {}/s", status.elapsed_s, about_bytes(speed(status) as u64))
+}
+
+/// A line on a terminal that is written over.
+struct Line {
+    on: bool,
+    shown: usize,
+}
+
+impl Line {
+    fn new(quiet: bool) -> Self {
+        Self { on: !quiet && std::io::stderr().is_terminal(), shown: 0 }
+    }
+
+    fn show(&mut self, status: &ImportStatus) {
+        if self.on {
+            let text = progress(status);
+            self.write(&format!("\r{text:<width$}", width = self.shown));
+            self.shown = text.chars().count();
+        }
+    }
+
+    fn end(&mut self) {
+        if self.shown > 0 {
+            self.write(&format!("\r{:width$}\r", "", width = self.shown));
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let mut stderr = std::io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_in_a_line() {
+        let status = ImportStatus {
+            id: 1,
+            from: "a.mp4".into(),
+            to: "b\u{7}.mp4".into(),
+            state: TransferState::Running,
+            bytes: 512 << 20,
+            bytes_total: 2 << 30,
+            rate_bps: None,
+            started_at: String::new(),
+            elapsed_s: 4.0,
+            error: None,
+        };
+        assert_eq!(progress(&status), "b\u{fffd}.mp4: 25 % of 2.00 GiB, 128.0 MiB/s");
+        let end = ImportStatus { bytes: 2 << 30, state: TransferState::Done, ..status };
+        assert_eq!(done(&end), "b\u{fffd}.mp4: 2.00 GiB imported in 4.0 s, 512.0 MiB/s");
+        let empty = ImportStatus { bytes: 0, bytes_total: 0, elapsed_s: 0.0, state: TransferState::Finishing, ..end };
+        assert!(progress(&empty).starts_with("b\u{fffd}.mp4: 0 % of "));
+    }
+}
