@@ -32,9 +32,12 @@ TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 ethtool iperf3 netcat-openbsd iputils-
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp \
 	libgstrtspserver-1.0-0 gir1.2-gst-rtsp-server-1.0 python3-gi mpv $(DISK_PACKAGES)
 
+# What our reader is held against.
+BENCH_PACKAGES = $(BUILD_PACKAGES) fio
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-run setup-demo setup-test setup-fuzz build run demo demo-kernel test test-own-stack test-long lint bench bench-own-stack meter figures fuzz clean
+.PHONY: help setup setup-build setup-run setup-demo setup-test setup-bench setup-fuzz build run demo demo-kernel test test-own-stack test-long lint bench bench-own-stack bench-parts meter figures fuzz clean
 
 help: ## list the goals
 	@echo 'Tactus. Goals:'
@@ -65,7 +68,7 @@ define install
 		echo "apt could not install:$$missing. See the message above; then run make again."; exit 1; }
 endef
 
-setup: setup-test setup-fuzz ## install what any goal needs (apt), only what is missing
+setup: setup-test setup-bench setup-fuzz ## install what any goal needs (apt), only what is missing
 	@$(CARGO) --version >/dev/null 2>&1 || { echo 'Rust is missing: install it with https://rustup.rs'; exit 1; }
 
 setup-build:
@@ -82,6 +85,9 @@ setup-fuzz:
 
 setup-test:
 	$(call install,$(TEST_PACKAGES),end-to-end tests with real players)
+
+setup-bench:
+	$(call install,$(BENCH_PACKAGES),measuring the disk reader beside fio)
 
 build: setup-build ## build tactus (release)
 	@TACTUS_BUILD=$$(git describe --always --dirty --tags 2>/dev/null); \
@@ -194,6 +200,7 @@ bench: setup-test build ## measure punctuality and cost on loopback, beside GStr
 	$(CARGO) build --release -p testbed
 	target/release/testbed bench
 	@$(MAKE) --no-print-directory bench-own-stack
+	@$(MAKE) --no-print-directory bench-parts
 
 # Our own work per packet over a port that sends nowhere, then a real port beside sendmmsg. Each example prints its table.
 bench-own-stack: setup-build
@@ -205,6 +212,19 @@ bench-own-stack: setup-build
 		echo 'Own stack: one core over a pair of virtual interfaces'; \
 		$(CARGO) run -q --release -p dataplane --example port_bench; \
 	fi
+
+# The engine's parts, one after the other. fio gets huge pages only where some are reserved, so root reserves some for as long as it takes.
+bench-parts: setup-bench ## measure the engine's parts: ns per packet, wheel operations, the disk reader beside fio
+	@$(CARGO) run -q --release -p dataplane --example gdsl_bench
+	@echo 'Wheel'
+	@$(CARGO) run -q --release -p pacing --example wheel_bench
+	@echo 'Disk reader beside fio'
+	@$(CARGO) build -q --release -p dataplane --example disk_bench
+	@mkdir -p out; pages=/proc/sys/vm/nr_hugepages; before=$$(cat $$pages 2>/dev/null || echo 0); changed=; \
+	give_back() { test -z "$$changed" || echo "$$before" >$$pages; }; \
+	trap give_back EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	if [ -w $$pages ] && echo $$((before + 32)) >$$pages 2>/dev/null; then changed=yes; fi; \
+	target/release/examples/disk_bench out/disk_bench.file
 
 # A thousand streams of 1.4 Mbps from a sender that keeps its beat and loses what it is told to: what of this does the load generator add?
 meter: ## show what the load generator itself adds: 1,000 streams of known pacing

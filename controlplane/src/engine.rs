@@ -257,6 +257,12 @@ pub struct CoreStatus {
     pub promised: f64,
     /// Processor time of a packet, as measured, nanoseconds.
     pub packet_ns: u64,
+    /// Processor time of a disk read, as measured, nanoseconds.
+    pub read_ns: u64,
+    /// Of each period, what is reserved for guaranteed sessions now, 0 to 1.
+    pub reserved: f64,
+    /// Work that has no reservation, by kind.
+    pub unreserved: Vec<UnreservedStatus>,
     /// Guaranteed reads that came after their data was due, since start.
     pub disk_late: u64,
     /// Reads that failed and were tried again, since start.
@@ -265,6 +271,8 @@ pub struct CoreStatus {
     pub chunks: u64,
     /// Buffer memory: chunks free.
     pub chunks_free: u64,
+    /// Buffer memory: chunks promised to sessions.
+    pub chunks_reserved: u64,
     /// Bytes of a chunk.
     pub chunk_bytes: u64,
     /// What pages the buffers lie on.
@@ -273,6 +281,19 @@ pub struct CoreStatus {
     pub net: String,
     /// Our own stack; `None` with the operating system's sockets.
     pub own_stack: Option<OwnStackStatus>,
+}
+
+/// What one kind of work that has no reservation came to since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreservedStatus {
+    /// Which: `commands`, `receive`, `sessions` (beginning and ending them), `best-effort`, `reads`, `streams`.
+    pub kind: String,
+    /// Time that it took, microseconds.
+    pub busy_us: u64,
+    /// Its longest slice, microseconds: what guaranteed work may have waited for at a stretch.
+    pub longest_us: u64,
+    /// Times that it was put off, because the time was reserved or its slice was over.
+    pub put_off: u64,
 }
 
 /// What an engine core's own stack has counted since start.

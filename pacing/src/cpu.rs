@@ -25,33 +25,56 @@ impl Default for Cost {
     }
 }
 
-/// Learns what one kind of work costs: a moving average that rises at once and falls slowly, so that it errs on the dear side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Learns what one kind of work costs: a moving average that rises faster than it falls, so that it errs on the dear side.
+///
+/// It is fed with time that went by, which contains what the machine took from the core meanwhile. Work that seems to have cost many
+/// times the average was interrupted, and is left out: else a machine that stalls would turn streams away that it can carry. Only when
+/// that goes on without a break has the work itself become dearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CostMeter {
+    /// What is expected before anything was measured, nanoseconds.
+    expected_ns: u64,
     /// Average, 1/256 nanoseconds; 0 before anything was measured.
     each: u64,
     /// Work not averaged yet, and its time.
     count: u64,
     spent_ns: u64,
+    /// Interrupted work, in a row.
+    interrupted: u32,
 }
 
+/// So many times the average is an interruption.
+const INTERRUPTED_TIMES: u64 = 4;
+/// So many in a row are none.
+const INTERRUPTED_MAX: u32 = 64;
 /// Pieces of work that are averaged at once: one alone is mostly what disturbed it.
 const BATCH: u64 = 256;
 
 impl CostMeter {
+    /// A meter of work that is expected to cost about `expected_ns` each.
+    pub fn new(expected_ns: u64) -> Self {
+        Self { expected_ns, each: 0, count: 0, spent_ns: 0, interrupted: 0 }
+    }
+
     /// `count` pieces of work took `ns` together.
     pub fn add(&mut self, count: u64, ns: u64) {
+        let usual_ns = self.each_ns().unwrap_or(self.expected_ns);
+        let is_dear = ns > count.saturating_mul(usual_ns).saturating_mul(INTERRUPTED_TIMES);
+        self.interrupted = if is_dear { self.interrupted.saturating_add(1) } else { 0 };
+        if is_dear && self.interrupted < INTERRUPTED_MAX {
+            return;
+        }
         self.count += count;
         self.spent_ns = self.spent_ns.saturating_add(ns);
         if self.count < BATCH {
             return;
         }
         let each = (self.spent_ns.saturating_mul(256) / self.count).max(1);
-        // Up by a quarter of the difference, down by a sixty-fourth.
+        // Up by an eighth of the difference, down by a sixteenth.
         self.each = match self.each {
             0 => each,
-            old if each > old => old + (each - old).div_ceil(4),
-            old => old - (old - each) / 64,
+            old if each > old => old + (each - old).div_ceil(8),
+            old => old - (old - each) / 16,
         };
         (self.count, self.spent_ns) = (0, 0);
     }
@@ -69,6 +92,30 @@ pub struct Work {
     pub packets_milli: u64,
     /// Disk reads a second, in thousandths.
     pub reads_milli: u64,
+}
+
+impl Work {
+    /// This and another stream's.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            packets_milli: self.packets_milli.saturating_add(other.packets_milli),
+            reads_milli: self.reads_milli.saturating_add(other.reads_milli),
+        }
+    }
+
+    /// This without another stream's.
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            packets_milli: self.packets_milli.saturating_sub(other.packets_milli),
+            reads_milli: self.reads_milli.saturating_sub(other.reads_milli),
+        }
+    }
+
+    /// Of a core's time, what it takes at this cost, per mille. Rounded up.
+    pub fn permille(self, cost: Cost) -> u64 {
+        let ns = u128::from(self.packets_milli) * u128::from(cost.packet_ns) + u128::from(self.reads_milli) * u128::from(cost.read_ns);
+        u64::try_from(ns.div_ceil(u128::from(NS_PER_SEC))).unwrap_or(u64::MAX)
+    }
 }
 
 /// A stream's work does not fit into the core's time.
@@ -111,15 +158,9 @@ impl CpuBudget {
         self.cost = cost;
     }
 
-    fn permille(&self, work: Work) -> u64 {
-        let ns =
-            u128::from(work.packets_milli) * u128::from(self.cost.packet_ns) + u128::from(work.reads_milli) * u128::from(self.cost.read_ns);
-        u64::try_from(ns.div_ceil(u128::from(NS_PER_SEC))).unwrap_or(u64::MAX)
-    }
-
     /// What is promised of the core's time, per mille.
     pub fn promised_permille(&self) -> u64 {
-        self.permille(self.promised)
+        self.promised.permille(self.cost)
     }
 
     /// Promises time for `work`.
@@ -127,13 +168,9 @@ impl CpuBudget {
     /// # Errors
     /// [`OverBooked`]; nothing is promised then.
     pub fn reserve(&mut self, work: Work) -> Result<(), OverBooked> {
-        let Work { packets_milli, reads_milli } = self.promised;
-        let all = Work {
-            packets_milli: packets_milli.saturating_add(work.packets_milli),
-            reads_milli: reads_milli.saturating_add(work.reads_milli),
-        };
-        if self.permille(all) > self.share_permille {
-            let (promised_permille, asked_permille) = (self.promised_permille(), self.permille(work));
+        let all = self.promised.and(work);
+        if all.permille(self.cost) > self.share_permille {
+            let (promised_permille, asked_permille) = (self.promised_permille(), work.permille(self.cost));
             return Err(OverBooked { promised_permille, asked_permille, share_permille: self.share_permille });
         }
         self.promised = all;
@@ -142,8 +179,7 @@ impl CpuBudget {
 
     /// Takes a promise back.
     pub fn release(&mut self, work: Work) {
-        self.promised.packets_milli = self.promised.packets_milli.saturating_sub(work.packets_milli);
-        self.promised.reads_milli = self.promised.reads_milli.saturating_sub(work.reads_milli);
+        self.promised = self.promised.without(work);
     }
 }
 
@@ -152,16 +188,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn costs_rise_at_once_and_fall_slowly() {
-        let mut meter = CostMeter::default();
+    fn costs_rise_faster_than_they_fall() {
+        let mut meter = CostMeter::new(1000);
         assert_eq!(meter.each_ns(), None);
         meter.add(BATCH, BATCH * 1000);
         assert_eq!(meter.each_ns(), Some(1000));
-        for _ in 0..16 {
+        for _ in 0..32 {
             meter.add(BATCH, BATCH * 3000);
         }
         assert!((2950..=3000).contains(&meter.each_ns().unwrap()), "{:?}", meter.each_ns());
-        for _ in 0..16 {
+        for _ in 0..4 {
             meter.add(BATCH, BATCH * 1000);
         }
         assert!(meter.each_ns().unwrap() > 2500);
@@ -169,6 +205,22 @@ mod tests {
             meter.add(1, 1000);
         }
         assert!((1000..3000).contains(&meter.each_ns().unwrap()));
+    }
+
+    #[test]
+    fn what_interrupts_the_work_is_not_its_cost() {
+        let mut meter = CostMeter::new(2000);
+        // From the start: two cycles of three are kept from running for 2 ms.
+        for _ in 0..1000 {
+            meter.add(32, 32 * 1000 + 2_000_000);
+            meter.add(32, 32 * 1000 + 2_000_000);
+            meter.add(32, 32 * 1000);
+        }
+        assert_eq!(meter.each_ns(), Some(1000));
+        for _ in 0..1000 {
+            meter.add(32, 32 * 10_000);
+        }
+        assert!(meter.each_ns().unwrap() > 9_000, "dearer for good: {:?}", meter.each_ns());
     }
 
     #[test]

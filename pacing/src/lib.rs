@@ -3,6 +3,7 @@
 //! - [`clock`]: the [`Clock`] seam. A time-stamp-counter clock for engine cores, a simulated one for tests.
 //! - [`wheel`]: the deadline wheel that holds every upcall time of an engine core (GDSL's I/O scheduling table).
 //! - [`cpu`]: how much of a core's time is promised, from what packets and reads were measured to cost.
+//! - [`period`]: who has a core's time within a period.
 //! - [`disk`]: how much of a disk's time is promised, from its profile.
 //! - [`schedule`]: due times of packets from the media's own decode times.
 //!
@@ -12,6 +13,7 @@
 pub mod clock;
 pub mod cpu;
 pub mod disk;
+pub mod period;
 pub mod schedule;
 pub mod wheel;
 

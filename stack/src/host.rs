@@ -196,8 +196,20 @@ pub trait Host {
     /// Bytes queued on the stream and not yet taken by the layer below. 0 for an unknown stream.
     fn stream_queued_bytes(&self, stream: StreamId) -> usize;
 
-    /// Writes queued stream bytes out as far as the peers take them; at most one call into the layer below per stream.
+    /// Writes queued stream bytes out as far as the peers take them, in calls of 32 KiB at most.
     fn flush_streams(&mut self, now_ns: u64);
+
+    /// Whether what is queued on the stream from now on is written out before what others have.
+    fn prefer_stream(&mut self, _stream: StreamId, _preferred: bool) {}
+
+    /// Writes out at most `limit` streams of those that are preferred, or of the others; true when there are more. A host whose turns are
+    /// short whatever is queued writes all of them with the preferred ones.
+    fn flush_streams_up_to(&mut self, now_ns: u64, preferred: bool, _limit: usize) -> bool {
+        if preferred {
+            self.flush_streams(now_ns);
+        }
+        false
+    }
 
     /// Gives the stream up; what is queued is offered once more, the rest is dropped. Our handle of it is closed; the control core's
     /// own handle decides about the connection.

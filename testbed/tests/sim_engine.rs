@@ -40,6 +40,14 @@ fn many_small_worlds() {
     }
 }
 
+/// What is reserved of the buffers for all viewers of a title together.
+#[test]
+fn however_many_watch_a_title_and_wherever_each_of_its_blocks_is_in_memory_once() {
+    let report = must(&Scenario { titles: 3, ..scenario(11, 300, 20) });
+    let Report { chunks_used_max, blocks, .. } = report;
+    assert!((blocks / 2..=blocks).contains(&chunks_used_max), "{chunks_used_max} buffers for titles of {blocks} blocks");
+}
+
 #[test]
 fn what_the_disk_cannot_read_is_skipped_and_what_fails_once_is_read_again() {
     // A spinning disk under a fifth of its load, slow at times, with bad sectors. What is read ahead must cover all of that.

@@ -145,6 +145,7 @@ impl Engine for FakeEngine {
             lateness: LatenessSummary { max_us: 40 + u64::from(core), ..LatenessSummary::default() },
             disk: "io_uring".into(),
             memory: "4 KiB pages".into(),
+            unreserved: vec![UnreservedStatus { kind: "commands".into(), ..UnreservedStatus::default() }],
             // One with and one without a stack of its own, so that the shape has both.
             own_stack: (core == 1).then(|| OwnStackStatus {
                 left_to_kernel: Some(7),

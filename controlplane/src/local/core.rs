@@ -1,7 +1,7 @@
 //! One engine core as the control core sees it: its handle, what is reserved on it, and who waits for its answers.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use dataplane::gdsl::Outcome;
 use pacing::cpu::{Cost, CpuBudget, Work};
 use tokio::sync::oneshot;
 
+use super::buffers::{Buffers, Share};
 use super::disks::DiskShare;
 use super::transfers::Told as OfTransfer;
 use crate::engine::EngineError;
@@ -49,16 +50,15 @@ pub(super) struct Core {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     pub(super) sessions: AtomicU32,
     sessions_max: u32,
-    chunks_reserved: AtomicUsize,
-    chunks_max: usize,
+    buffers: Mutex<Buffers>,
     cpu: Mutex<CpuBudget>,
 }
 
 /// A session's share of an engine core; given back when dropped.
 pub(super) struct Reservation {
     pub(super) core: Arc<Core>,
-    chunks: usize,
-    work: Work,
+    share: Share,
+    pub(super) work: Work,
     /// Of the disk, for guaranteed sessions.
     _disk: Option<DiskShare>,
 }
@@ -66,7 +66,7 @@ pub(super) struct Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.core.sessions.fetch_sub(1, Ordering::AcqRel);
-        self.core.chunks_reserved.fetch_sub(self.chunks, Ordering::AcqRel);
+        self.core.buffers().release(self.share);
         self.core.cpu().release(self.work);
     }
 }
@@ -88,8 +88,7 @@ impl Core {
             waiting: Mutex::new(HashMap::new()),
             sessions: AtomicU32::new(0),
             sessions_max,
-            chunks_reserved: AtomicUsize::new(0),
-            chunks_max,
+            buffers: Mutex::new(Buffers::new(chunks_max)),
             cpu: Mutex::new(CpuBudget::new(cpu_share_permille)),
             handle,
         };
@@ -100,37 +99,37 @@ impl Core {
         self.handle.facts()
     }
 
-    /// Reserves a session's place, `chunks` buffers, and time for its guaranteed work (none for a best-effort one); `disk` is its share
-    /// of the disk.
-    pub(super) fn reserve(self: &Arc<Self>, chunks: usize, work: Work, disk: Option<DiskShare>) -> Result<Reservation, EngineError> {
+    /// Reserves a session's place, its share of the buffers, and time for its guaranteed work (none for a best-effort one); `disk` is its
+    /// share of the disk.
+    pub(super) fn reserve(self: &Arc<Self>, share: Share, work: Work, disk: Option<DiskShare>) -> Result<Reservation, EngineError> {
         let take = |n: u32| (n < self.sessions_max).then_some(n + 1);
         if self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
             return Err(EngineError::Capacity(format!("{} sessions are the limit (--max-sessions)", self.sessions_max)));
         }
-        let take = |n: usize| n.checked_add(chunks).filter(|&n| n <= self.chunks_max);
-        if self.chunks_reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+        let reserved = self.buffers().reserve(share);
+        if let Err(missing) = reserved {
             self.sessions.fetch_sub(1, Ordering::AcqRel);
-            return Err(EngineError::Capacity(format!("no buffers for {chunks} more blocks of read-ahead (--memory)")));
+            let needed = share.chunks;
+            return Err(EngineError::Capacity(format!("no buffers for {needed} more blocks of read-ahead, {missing} too few (--memory)")));
         }
         let reserved = self.cpu().reserve(work);
         if let Err(refused) = reserved {
             self.sessions.fetch_sub(1, Ordering::AcqRel);
-            self.chunks_reserved.fetch_sub(chunks, Ordering::AcqRel);
+            self.buffers().release(share);
             return Err(EngineError::Capacity(format!("{refused} (--cpu-share)")));
         }
-        Ok(Reservation { core: Arc::clone(self), chunks, work, _disk: disk })
+        Ok(Reservation { core: Arc::clone(self), share, work, _disk: disk })
     }
 
     /// Reserves `chunks` buffers for what is no session.
     pub(super) fn take_chunks(&self, chunks: usize) -> Result<(), EngineError> {
-        let take = |n: usize| n.checked_add(chunks).filter(|&n| n <= self.chunks_max);
-        let taken = self.chunks_reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        taken.map(drop).map_err(|_| EngineError::Capacity(format!("no buffers for {chunks} more blocks (--memory)")))
+        let taken = self.buffers().take(chunks);
+        taken.map_err(|missing| EngineError::Capacity(format!("no buffers for {chunks} more blocks, {missing} too few (--memory)")))
     }
 
     /// Gives back what [`Self::take_chunks`] has reserved.
     pub(super) fn give_chunks_back(&self, chunks: usize) {
-        self.chunks_reserved.fetch_sub(chunks, Ordering::AcqRel);
+        self.buffers().give_back(chunks);
     }
 
     /// Corrects what work is reckoned with by what it costs.
@@ -141,6 +140,15 @@ impl Core {
     /// Of the core's time, what is promised, 0 to 1.
     pub(super) fn promised(&self) -> f64 {
         self.cpu().promised_permille() as f64 / 1000.0
+    }
+
+    /// Buffers that are promised.
+    pub(super) fn chunks_reserved(&self) -> usize {
+        self.buffers().reserved()
+    }
+
+    fn buffers(&self) -> std::sync::MutexGuard<'_, Buffers> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cpu(&self) -> std::sync::MutexGuard<'_, CpuBudget> {

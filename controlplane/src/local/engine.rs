@@ -303,7 +303,7 @@ impl LocalEngine {
         let title = blocking(move || titles.open(&path)).await?;
         let core = core.or_else(|| self.choose_core()).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let (work, disk) = self.guarantee(session, &title).await?;
-        let reservation = core.reserve(title.chunks, work, disk)?;
+        let reservation = core.reserve(title.share(self.config.chunk_bytes), work, disk)?;
         let mut inner = session.inner();
         if inner.destroyed {
             return Err(EngineError::NoSession);
@@ -397,9 +397,13 @@ impl Engine for LocalEngine {
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };
         let pair = spec.build().ok_or_else(|| EngineError::NotFound(format!("track {track_id}")))?;
-        let setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair });
+        let mut setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair, work: Work::default() });
         let answer = {
             let mut inner = session.inner();
+            // The first track brings what is reserved for all of them.
+            if let Some(reservation) = inner.reservation.as_ref().filter(|_| inner.tracks.is_empty()) {
+                setup.work = reservation.work;
+            }
             // A session that is destroyed meanwhile must not come to life again: the engine core would make a new one.
             if inner.destroyed {
                 return Err(EngineError::NoSession);

@@ -8,6 +8,7 @@
 //! Admission is decided here, before any engine core hears of a session: a session reserves its place and the buffers that its title can
 //! need at most; a guaranteed one also the disk's and the core's time that it takes. All is given back when it is destroyed.
 
+mod buffers;
 mod core;
 mod disks;
 mod engine;

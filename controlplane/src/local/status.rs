@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dataplane::engine::net::Layers;
 use dataplane::engine::{Command, CoreReport, Reply, SessionReport, TrackReport};
 use dataplane::gdsl::LatenessSnapshot;
+use pacing::period::{Period, Spent, Unreserved};
 
 use super::core::Core;
 use super::disks::Disks;
 use super::session::{Life, Session};
 use crate::engine::{
     CoreStatus, EngineError, LatenessSummary, OwnStackStatus, SessionId, SessionState, SessionStatus, TrackStatus, TrackTransport,
+    UnreservedStatus,
 };
 
 /// The latest answers of the engine cores.
@@ -70,15 +72,26 @@ fn core_status(core: &Core, report: &CoreReport) -> CoreStatus {
         disk_in_flight: report.disk.in_flight,
         promised: core.promised(),
         packet_ns: report.cost.packet_ns,
+        read_ns: report.cost.read_ns,
+        reserved: report.period.map_or(0.0, |period| period.reserved_ns() as f64 / period.length_ns() as f64),
+        unreserved: report.period.iter().flat_map(unreserved).collect(),
         disk_late: devices.clone().map(|device| device.late).sum(),
         disk_retries: devices.map(|device| device.retries).sum(),
         chunks: facts.chunks as u64,
         chunks_free: report.chunks_free as u64,
+        chunks_reserved: core.chunks_reserved() as u64,
         chunk_bytes: facts.chunk_bytes as u64,
         memory: facts.memory.clone(),
         net: facts.net.clone(),
         own_stack: report.layers.as_ref().map(own_stack),
     }
+}
+
+fn unreserved(period: &Period) -> impl Iterator<Item = UnreservedStatus> + '_ {
+    Unreserved::ALL.iter().map(|&kind| {
+        let Spent { ns, longest_ns, put_off } = period.spent(kind);
+        UnreservedStatus { kind: kind.name().to_owned(), busy_us: ns / 1000, longest_us: longest_ns / 1000, put_off }
+    })
 }
 
 fn own_stack(layers: &Layers) -> OwnStackStatus {

@@ -10,6 +10,7 @@ use dataplane::media::library::{Catalogued, Library, LibraryError, OpenTitle};
 
 use pacing::cpu::Work;
 
+use super::buffers::Share;
 use crate::engine::{EngineError, MediaEntry};
 
 /// A title with its file open.
@@ -22,6 +23,14 @@ pub(super) struct Playable {
     pub(super) chunks: usize,
     /// Reads that one session of it needs in any read-ahead window at most.
     pub(super) blocks: u64,
+}
+
+impl Playable {
+    /// What a session of it needs of an engine core's buffers of this size.
+    pub(super) fn share(&self, chunk_bytes: usize) -> Share {
+        let blocks = usize::try_from(self.file.identity().size.div_ceil(chunk_bytes.max(1) as u64)).unwrap_or(usize::MAX);
+        Share { title: self.file_key, chunks: self.chunks, blocks }
+    }
 }
 
 /// Opens titles; sessions of one title share its file.

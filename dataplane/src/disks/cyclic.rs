@@ -240,12 +240,18 @@ impl<F: Clone> Cyclic<F> {
         });
     }
 
-    /// Gives the disk what it may have now, in one batch.
-    pub fn issue<D: Disk<File = F>>(&mut self, now_ns: u64, disk: &mut D) {
+    /// Best-effort reads or writes wait to be given to the disk.
+    pub fn best_effort_waits(&self) -> bool {
+        self.devices.iter().take(self.known).any(|device| !device.best_effort.is_empty() || !device.writes.is_empty())
+    }
+
+    /// Gives the disk what it may have now, in one batch, with at most `best_effort_max` best-effort reads and writes; how many these were.
+    pub fn issue<D: Disk<File = F>>(&mut self, now_ns: u64, disk: &mut D, best_effort_max: u64) -> u64 {
+        let mut left = best_effort_max;
         // What the disk did not take goes first, and nothing else with it: it was next already.
         if self.batch.is_empty() {
             for device in 0..self.known {
-                self.pick(now_ns, device);
+                self.pick(now_ns, device, &mut left);
             }
         }
         if !self.batch.is_empty() {
@@ -254,9 +260,10 @@ impl<F: Clone> Cyclic<F> {
         if !self.write_batch.is_empty() {
             disk.submit_writes(now_ns, &mut self.write_batch);
         }
+        best_effort_max - left
     }
 
-    fn pick(&mut self, now_ns: u64, index: usize) {
+    fn pick(&mut self, now_ns: u64, index: usize, best_effort_left: &mut u64) {
         loop {
             let Some(device) = self.devices.get_mut(index) else { return };
             let depth = device.depth.depth();
@@ -266,15 +273,23 @@ impl<F: Clone> Cyclic<F> {
             let guaranteed = device.guaranteed.pop();
             if guaranteed.is_none() {
                 // What is best-effort shares the depth; a guaranteed read has all of it.
-                if device.under_way + device.writes.under_way >= depth {
+                if *best_effort_left == 0 || device.under_way + device.writes.under_way >= depth {
                     break;
                 }
                 if let Some(tag) = device.writes.pop(now_ns, &mut self.write_links, !device.best_effort.is_empty()) {
+                    *best_effort_left -= 1;
                     self.pick_write(now_ns, index, tag);
                     continue;
                 }
             }
-            let Some(tag) = guaranteed.or_else(|| device.best_effort.pop(&mut self.links)) else { break };
+            let tag = match guaranteed {
+                Some(tag) => tag,
+                None => {
+                    let Some(tag) = device.best_effort.pop(&mut self.links) else { break };
+                    *best_effort_left -= 1;
+                    tag
+                }
+            };
             let Some(slot) = slot(&mut self.slots, tag) else { continue };
             let Some(request) = slot.request.take() else { continue };
             slot.again = Some((request.file.clone(), request.offset, request.len));
@@ -283,10 +298,11 @@ impl<F: Clone> Cyclic<F> {
             self.waiting -= 1;
             self.batch.push_back(request);
         }
-        // Busy is a device for which somebody waits.
+        // Busy is a device for which somebody waits, and not for the processor.
         let Some(device) = self.devices.get_mut(index) else { return };
         let somebody_waits = !device.guaranteed.is_empty() || !device.best_effort.is_empty();
-        device.busy = if somebody_waits { device.busy.or(Some((now_ns, 0))) } else { None };
+        let is_busy = somebody_waits && device.under_way >= device.depth.depth();
+        device.busy = if is_busy { device.busy.or(Some((now_ns, 0))) } else { None };
     }
 
     /// Takes the disk's answer to a read. `None`: it failed and is tried again, because it is `wanted` and there is time.

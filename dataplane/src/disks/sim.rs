@@ -267,9 +267,10 @@ impl SimDisk {
         self.busy_ns.get(&file).copied().unwrap_or(0)
     }
 
-    /// Of the time that lanes spend on what they were given, what still lies ahead at `now_ns`.
-    pub fn ahead_ns(&self, now_ns: u64) -> u64 {
-        self.drives.iter().flat_map(|drive| &drive.lanes).map(|lane| lane.free_at_ns.saturating_sub(now_ns)).sum()
+    /// Of the time that the device's lanes spend on what they were given, what still lies ahead at `now_ns`.
+    pub fn ahead_ns(&self, device: u64, now_ns: u64) -> u64 {
+        let drives = self.drives.iter().filter(|drive| drive.device == device);
+        drives.flat_map(|drive| &drive.lanes).map(|lane| lane.free_at_ns.saturating_sub(now_ns)).sum()
     }
 
     fn drive(&mut self, device: u64) -> &mut Drive {

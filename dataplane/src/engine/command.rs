@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use pacing::cpu::Cost;
+use pacing::cpu::{Cost, Work};
+use pacing::period::Period;
 
 use super::modules::AnyPair;
 use super::transfers::TransferReport;
@@ -51,6 +52,8 @@ pub struct TrackSetup<F> {
     pub transport: Transport,
     /// Its modules and its link.
     pub pair: Box<TrackPair<F>>,
+    /// Work that it has reserved time for; none for best-effort ones, and where another track has reserved for the whole session.
+    pub work: Work,
 }
 
 /// A wish of the control core. `reply` comes back in [`Event::Reply`].
@@ -350,6 +353,8 @@ pub struct CoreReport {
     pub chunks_free: usize,
     /// What work costs here.
     pub cost: Cost,
+    /// Who has its time.
+    pub period: Option<Period>,
     /// What each device did; `device_count` entries are filled in.
     pub devices: [DeviceReport; DEVICES_MAX],
     /// How many there are.

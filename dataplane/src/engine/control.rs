@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use pacing::Clock;
+use pacing::cpu::Work;
+use pacing::period::Unreserved;
 use stack::host::{FlowSpec, Host, HostError, StreamError};
 
 use super::command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport};
@@ -11,7 +13,7 @@ use super::modules::{SinkModule, track_in, track_of};
 use super::session::{Phase, Session, TrackSlot};
 use crate::delivery::{Outlet, StartPlan, Timeline};
 use crate::disks::Disk;
-use crate::gdsl::End;
+use crate::gdsl::{Class, End};
 
 /// Index of the host's local port for RTP, and for RTCP.
 const RTP_PORT: u8 = 0;
@@ -112,6 +114,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     fn set_up(&mut self, key: u64, setup: Box<TrackSetup<D::File>>) -> Result<(), NotSetUp<D::File>> {
         let known = self.by_key.get(&key).copied();
         let place = match known.and_then(|index| self.sessions.get(index as usize)?.as_ref()) {
+            _ if self.leaving.is_some() => Err(Refusal::State),
             _ if self.gdsl.pairs() - self.transfers.len() >= self.tracks_max => Err(Refusal::Full),
             Some(session) if session.phase != Phase::Idle => Err(Refusal::State),
             Some(session) => session.tracks.iter().position(Option::is_none).ok_or(Refusal::Full),
@@ -122,23 +125,27 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             Ok(opened) => opened,
             Err(refusal) => return Err((refusal, setup)),
         };
-        let TrackSetup { track_id, transport, mut pair } = *setup;
+        let TrackSetup { track_id, transport, mut pair, work } = *setup;
+        let class = pair.class;
         let Some(track) = track_in(&mut pair) else {
             self.close_outlet(outlet);
-            return Err((Refusal::State, Box::new(TrackSetup { track_id, transport, pair })));
+            return Err((Refusal::State, Box::new(TrackSetup { track_id, transport, pair, work })));
         };
         track.destination.set_outlet(outlet);
         let ssrc = track.destination.ssrc();
+        if let (Outlet::Stream { stream, .. }, Class::Guaranteed) = (outlet, class) {
+            self.gdsl.host_mut().prefer_stream(stream, true);
+        }
         let pair = match self.gdsl.add(pair) {
             Ok(pair) => pair,
             Err(pair) => {
                 self.close_outlet(outlet);
-                return Err((Refusal::Full, Box::new(TrackSetup { track_id, transport, pair })));
+                return Err((Refusal::Full, Box::new(TrackSetup { track_id, transport, pair, work })));
             }
         };
         let track = TrackSlot { track_id, pair, ssrc, outlet, remotes, over: false };
         if let Some(index) = known.or_else(|| self.make_session(key)) {
-            self.keep_track(index, place, track);
+            self.keep_track(index, place, track, work);
         }
         Ok(())
     }
@@ -150,8 +157,11 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         Some(index)
     }
 
-    fn keep_track(&mut self, index: u32, place: usize, track: TrackSlot) {
+    fn keep_track(&mut self, index: u32, place: usize, track: TrackSlot, work: Work) {
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        session.work = session.work.and(work);
+        self.reserved = self.reserved.and(work);
+        self.gdsl.set_reserved(self.reserved);
         let Some(slot) = session.tracks.get_mut(place) else { return };
         *slot = Some(track);
         let owner = (index, place as u8);
@@ -241,8 +251,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 count = i + 1;
             }
         }
-        session.state = State::Paused;
-        Ok(Reply::Started { from_ns, to_ns: session.to_ns, tracks, count })
+        let to_ns = session.to_ns;
+        self.set_state(index, State::Paused);
+        Ok(Reply::Started { from_ns, to_ns, tracks, count })
     }
 
     fn run(&mut self, key: u64) -> Result<(), Refusal> {
@@ -254,8 +265,8 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             Phase::Prepared if session.is_over() => Err(Refusal::State),
             Phase::Prepared => {
                 session.phase = Phase::Starting { give_up_ns: now_ns + START_PATIENCE_NS };
-                session.state = State::Playing;
                 self.starting.push(index);
+                self.set_state(index, State::Playing);
                 Ok(())
             }
             Phase::Starting { .. } | Phase::Running => Ok(()),
@@ -266,11 +277,18 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let now_ns = self.clock.now_ns();
         let &index = self.by_key.get(&key).ok_or(Refusal::NoSession)?;
         self.halt(index);
-        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return Err(Refusal::NoSession) };
+        let Some(Some(session)) = self.sessions.get(index as usize) else { return Err(Refusal::NoSession) };
+        let position_ns = session.position_ns(now_ns);
         if session.state == State::Playing {
-            session.state = State::Paused;
+            self.set_state(index, State::Paused);
         }
-        Ok(session.position_ns(now_ns))
+        Ok(position_ns)
+    }
+
+    pub(super) fn set_state(&mut self, index: u32, state: State) {
+        let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
+        let was = std::mem::replace(&mut session.state, state);
+        self.playing = self.playing + u32::from(state == State::Playing) - u32::from(was == State::Playing);
     }
 
     /// Stops delivery where it is; what the links hold stays.
@@ -320,6 +338,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         }
         let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::take) else { return };
         self.by_key.remove(&session.key);
+        self.playing -= u32::from(session.state == State::Playing);
+        self.reserved = self.reserved.without(session.work);
+        self.gdsl.set_reserved(self.reserved);
         for track in session.tracks.iter().flatten() {
             if self.by_ssrc.get(&track.ssrc).is_some_and(|&(owner, _)| owner == index) {
                 self.by_ssrc.remove(&track.ssrc);
@@ -337,16 +358,32 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         self.free_sessions.push(index);
     }
 
+    /// From now on sessions are ended, as many in a turn as there is time for.
     pub(super) fn shut_down(&mut self) {
-        if self.stopped {
-            return;
+        if self.leaving.is_none() && !self.stopped {
+            self.leaving = Some(0);
         }
-        for index in 0..self.sessions.len() as u32 {
-            self.destroy(index);
+    }
+
+    /// Ends sessions once the core was told to end, and in the end says so.
+    pub(super) fn leave(&mut self) -> bool {
+        let Some(mut index) = self.leaving else { return false };
+        let Some(slice) = self.gdsl.slice(Unreserved::Sessions, self.clock.now_ns()) else { return false };
+        while index < self.sessions.len() && !slice.is_over(self.clock.now_ns()) {
+            self.destroy(index as u32);
+            index += 1;
         }
-        // What is queued (the BYEs) goes out in the cycle that ends this turn.
-        self.stopped = true;
+        self.gdsl.took(slice, self.clock.now_ns());
+        self.leaving = Some(index);
+        if index < self.sessions.len() {
+            self.gdsl.put_off(Unreserved::Sessions);
+            return true;
+        }
+        // The last BYEs go out.
+        self.gdsl.cycle(&self.clock);
+        (self.leaving, self.stopped) = (None, true);
         self.tell(Event::Stopped);
+        true
     }
 
     fn fill_session(&mut self, key: u64, report: &mut SessionReport) -> Option<()> {
@@ -380,13 +417,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         report.interval_bytes = gdsl.bytes.saturating_sub(last_bytes);
         self.last_report = (now_ns, self.busy_ns, gdsl.bytes);
         report.sessions = self.by_key.len() as u32;
-        report.playing = self.sessions.iter().flatten().filter(|s| s.state == State::Playing).count() as u32;
+        report.playing = self.playing;
         report.gdsl = gdsl;
         report.host = self.gdsl.host().counters();
         report.layers = self.gdsl.host().own_layers();
         report.disk = self.gdsl.disk().counters();
         report.chunks_free = self.gdsl.chunks_free();
         report.cost = self.gdsl.cost();
+        report.period = Some(*self.gdsl.period());
         report.device_count = 0;
         for (device, entry) in self.gdsl.devices().zip(&mut report.devices) {
             *entry = device;

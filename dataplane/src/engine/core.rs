@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use hugepages::ChunkPool;
 use pacing::Clock;
+use pacing::cpu::Work;
+use pacing::period::{Period, Unreserved};
 use stack::host::{Host, StreamId};
 
 use super::command::{Command, Event, State, TRACKS_MAX};
@@ -17,9 +19,8 @@ use super::transfers::{TRANSFERS_MAX, Transfer};
 use crate::disks::{CyclicConfig, Disk};
 use crate::gdsl::{End, Gdsl, GdslConfig, Lateness, Outcome, PairId};
 
-/// Commands taken in one turn, and the time after which no other one is begun.
+/// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 32;
-const COMMANDS_SLICE_NS: u64 = 100_000;
 /// Events that one command can bring: a reply, a plan or set-up handed back, and a box for each track.
 const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
 /// Delivery starts at the latest this long after `Run`, even when a track's first block is not here.
@@ -93,12 +94,20 @@ pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) streams: FastMap<u64, StreamId>,
     /// The sessions whose phase is `Starting`, each once: it never grows.
     pub(super) starting: Vec<u32>,
+    /// Place of the one to be looked at next.
+    next_starting: usize,
     pub(super) tracks_max: usize,
     /// What is copied or recorded into files; it never grows.
     pub(super) transfers: Vec<Transfer>,
     pub(super) inbox: Inbox,
-    next_receive_ns: u64,
+    pub(super) next_receive_ns: u64,
+    /// Told to end: the place of the next session to be ended.
+    pub(super) leaving: Option<usize>,
     pub(super) stopped: bool,
+    /// Sessions whose state is `Playing`.
+    pub(super) playing: u32,
+    /// What guaranteed sessions have reserved of this core.
+    pub(super) reserved: Work,
     pub(super) busy_ns: u64,
     pub(super) last_report: (u64, u64, u64),
     pub(super) flows_followed: u64,
@@ -139,11 +148,15 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             by_remote: HashMap::with_capacity(4 * tracks),
             streams: FastMap::with_capacity_and_hasher(2 * config.streams_max as usize, BuildHasherDefault::default()),
             starting: Vec::with_capacity(sessions),
+            next_starting: 0,
             tracks_max: tracks,
             transfers: Vec::with_capacity(TRANSFERS_MAX),
             inbox: Inbox::new(),
             next_receive_ns: now_ns,
+            leaving: None,
             stopped: false,
+            playing: 0,
+            reserved: Work::default(),
             busy_ns: 0,
             last_report: (now_ns, 0, 0),
             flows_followed: 0,
@@ -152,30 +165,26 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         }
     }
 
-    /// One turn.
+    /// One turn. All work but that of guaranteed peers goes on in slices of what these have not reserved.
     pub fn turn(&mut self) -> Turn {
         let begin_ns = self.clock.now_ns();
         let mut worked = self.take_commands();
         if begin_ns >= self.next_receive_ns || self.gdsl.host().has_arrivals() {
-            self.next_receive_ns = begin_ns + self.gdsl.host().receive_every_ns();
             worked |= self.receive(begin_ns);
         }
-        worked |= self.start_sessions(begin_ns);
+        worked |= self.start_sessions();
         let packets_before = self.gdsl.counters().packets;
         let cycle = self.gdsl.cycle(&self.clock);
         let packets = self.gdsl.counters().packets - packets_before;
         worked |= cycle.worked;
-        while let Some((pair, outcome)) = self.gdsl.next_outcome() {
-            if !self.transfer_ended(pair, outcome) {
-                self.pair_ended(pair, outcome);
-            }
-        }
+        worked |= self.end_deliveries();
         worked |= self.release_transfers();
-        let mut next_ns = cycle.next_ns;
-        if !self.starting.is_empty() {
-            let soon = begin_ns + START_POLL_NS;
-            next_ns = Some(next_ns.map_or(soon, |at| at.min(soon)));
-        }
+        worked |= self.leave();
+        let next_ns = match cycle.next_ns {
+            _ if self.gdsl.has_outcomes() || self.leaving.is_some() => Some(begin_ns),
+            next_ns if self.starting.is_empty() => next_ns,
+            next_ns => Some(next_ns.unwrap_or(u64::MAX).min(begin_ns + START_POLL_NS)),
+        };
         if worked {
             self.busy_ns += self.clock.now_ns().saturating_sub(begin_ns);
         }
@@ -212,6 +221,11 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         self.gdsl.chunks_free()
     }
 
+    /// Who has its time.
+    pub fn period(&self) -> &Period {
+        self.gdsl.period()
+    }
+
     /// Lateness of all packets since start.
     pub fn lateness(&self) -> &Lateness {
         self.gdsl.lateness()
@@ -223,23 +237,30 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     fn take_commands(&mut self) -> bool {
+        // An end that nobody has heard of comes before what is asked after it.
+        if self.gdsl.has_outcomes() {
+            self.gdsl.put_off(Unreserved::Commands);
+            return false;
+        }
+        if self.commands.is_empty() {
+            if let Err(TryRecvError::Disconnected) = self.commands.try_recv() {
+                self.shut_down();
+            }
+            return false;
+        }
+        let Some(slice) = self.gdsl.slice(Unreserved::Commands, self.clock.now_ns()) else { return false };
         let mut any = false;
-        let slice_end_ns = self.clock.now_ns().saturating_add(COMMANDS_SLICE_NS);
         for _ in 0..COMMANDS_PER_TURN {
-            if self.listener_is_behind() || any && self.clock.now_ns() > slice_end_ns {
+            if self.listener_is_behind() || any && slice.is_over(self.clock.now_ns()) {
                 break;
             }
-            match self.commands.try_recv() {
-                Ok(command) => {
-                    any = true;
-                    self.obey(command);
-                }
-                Err(crossbeam_channel::TryRecvError::Empty) => break,
-                Err(crossbeam_channel::TryRecvError::Disconnected) => {
-                    self.shut_down();
-                    break;
-                }
-            }
+            let Ok(command) = self.commands.try_recv() else { break };
+            any = true;
+            self.obey(command);
+        }
+        self.gdsl.took(slice, self.clock.now_ns());
+        if !self.commands.is_empty() {
+            self.gdsl.put_off(Unreserved::Commands);
         }
         any
     }
@@ -258,26 +279,39 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     /// Starts the sessions whose first blocks are here.
-    fn start_sessions(&mut self, now_ns: u64) -> bool {
+    fn start_sessions(&mut self) -> bool {
+        if self.starting.is_empty() {
+            return false;
+        }
+        let Some(slice) = self.gdsl.slice(Unreserved::Sessions, self.clock.now_ns()) else { return false };
         let mut any = false;
-        let mut i = 0;
-        while let Some(&index) = self.starting.get(i) {
+        // Each is looked at once; when the slice is too short for all, the next turn goes on where this one ended.
+        for _ in 0..self.starting.len() {
+            let now_ns = self.clock.now_ns();
+            if slice.is_over(now_ns) {
+                self.gdsl.put_off(Unreserved::Sessions);
+                break;
+            }
+            if self.next_starting >= self.starting.len() {
+                self.next_starting = 0;
+            }
+            let Some(&index) = self.starting.get(self.next_starting) else { break };
             let give_up_ns = match self.sessions.get(index as usize) {
                 Some(Some(Session { phase: Phase::Starting { give_up_ns }, .. })) => *give_up_ns,
                 _ => {
-                    self.starting.swap_remove(i);
+                    self.starting.swap_remove(self.next_starting);
                     continue;
                 }
             };
-            let arrived = self.all_fronts_arrived(index);
-            if arrived || now_ns >= give_up_ns {
-                self.starting.swap_remove(i);
+            if now_ns >= give_up_ns || self.all_fronts_arrived(index) {
+                self.starting.swap_remove(self.next_starting);
                 self.begin_delivery(index, self.clock.now_ns());
                 any = true;
             } else {
-                i += 1;
+                self.next_starting += 1;
             }
         }
+        self.gdsl.took(slice, self.clock.now_ns());
         any
     }
 
@@ -311,6 +345,27 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         }
     }
 
+    /// Takes note of deliveries that came to their end.
+    fn end_deliveries(&mut self) -> bool {
+        if !self.gdsl.has_outcomes() {
+            return false;
+        }
+        let Some(slice) = self.gdsl.slice(Unreserved::Sessions, self.clock.now_ns()) else { return false };
+        while let Some((pair, outcome)) = self.gdsl.next_outcome() {
+            if !self.transfer_ended(pair, outcome) {
+                self.pair_ended(pair, outcome);
+            }
+            if slice.is_over(self.clock.now_ns()) {
+                break;
+            }
+        }
+        self.gdsl.took(slice, self.clock.now_ns());
+        if self.gdsl.has_outcomes() {
+            self.gdsl.put_off(Unreserved::Sessions);
+        }
+        true
+    }
+
     fn pair_ended(&mut self, pair: PairId, outcome: Outcome) {
         let Some(&(index, place)) = self.owners.get(pair.place()) else { return };
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
@@ -322,12 +377,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let all_over = session.tracks().all(|t| t.over);
         match outcome {
             Outcome::Failed(why) => {
-                session.state = State::Failed(why);
+                self.set_state(index, State::Failed(why));
                 self.halt(index);
                 self.finish(index, outcome);
             }
             Outcome::Ended if all_over => {
-                session.state = State::Ended;
+                self.set_state(index, State::Ended);
                 self.halt(index);
                 self.send_byes(index);
                 self.finish(index, outcome);

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use pacing::Clock;
+use pacing::period::Unreserved;
 use stack::host::{Host, Received};
 
 use super::control::RTCP_PORT;
@@ -70,7 +71,19 @@ impl Inbox {
 }
 
 impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
+    /// Takes in what clients sent, if there is time for it.
     pub(super) fn receive(&mut self, now_ns: u64) -> bool {
+        let Some(slice) = self.gdsl.slice(Unreserved::Receive, self.clock.now_ns()) else { return false };
+        let count = self.receive_some(now_ns);
+        self.gdsl.took(slice, self.clock.now_ns());
+        self.next_receive_ns = now_ns + self.gdsl.host().receive_every_ns();
+        if count == DATAGRAMS_PER_TURN {
+            self.gdsl.put_off(Unreserved::Receive);
+        }
+        count > 0
+    }
+
+    fn receive_some(&mut self, now_ns: u64) -> usize {
         let mut inbox =
             std::mem::replace(&mut self.inbox, Inbox { from: Vec::new(), bytes: Box::default(), openers: Box::default(), next_opener: 0 });
         let count = self.gdsl.host_mut().receive(now_ns, DATAGRAMS_PER_TURN, &mut |from, bytes| inbox.put(from, bytes));
@@ -91,7 +104,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         }
         inbox.from.clear();
         self.inbox = inbox;
-        count > 0
+        count
     }
 
     fn rtcp_over_udp(&mut self, now_ns: u64, remote: SocketAddr, packet: &[u8], inbox: &Inbox) {

@@ -143,6 +143,14 @@ impl Host for AnyHost {
         either!(self, host => host.flush_streams(now_ns));
     }
 
+    fn prefer_stream(&mut self, stream: StreamId, preferred: bool) {
+        either!(self, host => host.prefer_stream(stream, preferred));
+    }
+
+    fn flush_streams_up_to(&mut self, now_ns: u64, preferred: bool, limit: usize) -> bool {
+        either!(self, host => host.flush_streams_up_to(now_ns, preferred, limit))
+    }
+
     fn detach_stream(&mut self, stream: StreamId) {
         either!(self, host => host.detach_stream(stream));
     }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use pacing::cpu::Work;
+
 use super::command::{State, TRACKS_MAX};
 use crate::delivery::{Outlet, Timeline};
 use crate::gdsl::PairId;
@@ -35,6 +37,8 @@ pub(super) enum Phase {
 pub(super) struct Session {
     pub(super) key: u64,
     pub(super) tracks: [Option<TrackSlot>; TRACKS_MAX],
+    /// What it has reserved of the core.
+    pub(super) work: Work,
     pub(super) state: State,
     pub(super) phase: Phase,
     pub(super) timeline: Timeline,
@@ -54,6 +58,7 @@ impl Session {
         Self {
             key,
             tracks: [None; TRACKS_MAX],
+            work: Work::default(),
             state: State::Ready,
             phase: Phase::Idle,
             timeline: Timeline::default(),

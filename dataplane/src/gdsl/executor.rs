@@ -1,7 +1,8 @@
 //! The executor: one cycle upcalls who is due, issues their I/O in one batch and reaps completions.
 
 use hugepages::{ChunkPool, prefetch};
-use pacing::cpu::Cost;
+use pacing::cpu::{Cost, Work};
+use pacing::period::Period;
 use pacing::{Clock, Wheel};
 use stack::host::Host;
 
@@ -18,7 +19,10 @@ use crate::disks::{Cyclic, CyclicConfig, DeviceReport, Disk, ReadDone};
 pub const PACKETS_PER_UPCALL_MAX: usize = 32;
 
 /// Peers that are taken from the wheel at once, so that their memory comes while others are seen to.
-const UPCALL_BATCH: usize = 8;
+pub(super) const UPCALL_BATCH: usize = 8;
+
+/// The period of published systems (SYSTEMS 1.3).
+const PERIOD_NS: u64 = 8_000_000;
 
 /// Sizes of an executor, all fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +41,8 @@ pub struct GdslConfig {
     pub cache: bool,
     /// Writes under way of all pairs at once.
     pub writes_max: usize,
-    /// Time that best-effort peers may take in one cycle before guaranteed ones are looked at again, nanoseconds.
-    pub best_effort_slice_ns: u64,
+    /// Length of the periods in which guaranteed work has reserved time, nanoseconds.
+    pub period_ns: u64,
     /// Tapes at once.
     pub tapes_max: u32,
 }
@@ -53,7 +57,7 @@ impl Default for GdslConfig {
             disk: CyclicConfig::default(),
             cache: false,
             writes_max: 128,
-            best_effort_slice_ns: 100_000,
+            period_ns: PERIOD_NS,
             tapes_max: 64,
         }
     }
@@ -105,25 +109,27 @@ struct Slot<S, T> {
 /// Most blocks that [`Gdsl::front_arrived`] looks at.
 const FRONT_MAX: usize = 8;
 
-/// How soon to look again while reads are under way or the layer below is full.
-const RETRY_NS: u64 = 100_000;
-
 /// The executor of one engine core.
 pub struct Gdsl<H: Host, D: Disk, S, T> {
-    config: GdslConfig,
-    host: H,
+    pub(super) config: GdslConfig,
+    pub(super) host: H,
     pub(super) disk: D,
     pub(super) blocks: Blocks,
     slots: Vec<Slot<S, T>>,
     free: Vec<u32>,
-    wheels: [Wheel; 2],
+    pub(super) wheels: [Wheel; 2],
     pub(super) reads: Cyclic<D::File>,
     done: Vec<ReadDone>,
     pub(super) writes: Writes,
-    log: SendLog,
-    counters: GdslCounters,
+    pub(super) log: SendLog,
+    pub(super) counters: GdslCounters,
     outcomes: Vec<(PairId, Outcome)>,
-    costs: Costs,
+    pub(super) costs: Costs,
+    pub(super) period: Period,
+    /// What guaranteed pairs have reserved.
+    pub(super) reserved: Work,
+    /// Byte streams that carry nothing guaranteed have something to write.
+    pub(super) streams_wait: bool,
     pub(super) tapes: Tapes,
 }
 
@@ -146,6 +152,9 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             counters: GdslCounters::default(),
             outcomes: Vec::with_capacity(2 * pairs),
             costs: Costs::default(),
+            period: Period::new(config.period_ns, start_ns),
+            reserved: Work::default(),
+            streams_wait: false,
             tapes: Tapes::new(config.tapes_max),
             blocks,
             config,
@@ -295,6 +304,11 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         &self.log.lateness
     }
 
+    /// Deliveries came to an end that nobody has heard of.
+    pub fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
     /// Deliveries that came to an end since this was last asked, one at a time.
     pub fn next_outcome(&mut self) -> Option<(PairId, Outcome)> {
         self.outcomes.pop()
@@ -343,56 +357,50 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             let writes = &mut self.writes;
             self.reads.retain_writes(|tag| !writes.drop_unwanted(tag));
         }
-        if !self.reads.is_empty() {
-            self.reads.issue(now_ns, &mut self.disk);
+        let reads_wait = !self.reads.is_empty();
+        if reads_wait {
+            self.issue_reads(now_ns, upcalled_ns);
         }
         let issued_ns = clock.now_ns();
-        if self.host.queued() > 0 {
-            self.log.flush(&mut self.host, clock, &mut self.counters);
-            worked = true;
-        }
-        self.log.flush_streams(&mut self.host, clock);
+        worked |= self.flush(clock);
+        self.flush_streams(clock);
         self.count_lateness();
-        self.costs.reads(answers, issued_ns.saturating_sub(upcalled_ns) + reaped_ns.saturating_sub(now_ns));
+        // Looking for answers in vain is no read's work.
+        let reap_ns = if answers > 0 { reaped_ns.saturating_sub(now_ns) } else { 0 };
+        let issue_ns = if reads_wait { issued_ns.saturating_sub(upcalled_ns) } else { 0 };
+        self.costs.reads(answers, issue_ns + reap_ns);
         let packet_ns = clock.now_ns().saturating_sub(issued_ns) + upcalled_ns.saturating_sub(reaped_ns);
         self.costs.packets(self.counters.packets - packets, packet_ns);
         Cycle { worked, next_ns: self.next_ns(now_ns) }
     }
 
-    /// Upcalls the peers that are due, guaranteed ones first; how many there were. Best-effort ones get a slice of time: what becomes due
-    /// meanwhile waits for no longer than that.
+    /// Upcalls the peers that are due, guaranteed ones first; how many there were.
     fn upcall_due(&mut self, now_ns: u64, clock: &dyn Clock) -> u32 {
-        let (mut upcalls, mut carried_over) = (0, false);
+        let mut upcalls = 0;
         let mut due = [0; UPCALL_BATCH];
-        for class in [Class::Guaranteed, Class::BestEffort] {
-            let slice_end_ns = match class {
-                Class::Guaranteed => u64::MAX,
-                Class::BestEffort => clock.now_ns().saturating_add(self.config.best_effort_slice_ns),
-            };
-            loop {
-                let left = self.config.upcalls_per_cycle.saturating_sub(upcalls) as usize;
-                let is_over = class == Class::BestEffort && clock.now_ns() > slice_end_ns;
-                if left == 0 || is_over || self.log.nearly_full(UPCALL_BATCH * PACKETS_PER_UPCALL_MAX) {
-                    carried_over |= self.wheels[class as usize].next_due_ns().is_some_and(|at| at <= now_ns);
-                    break;
-                }
-                let batch = self.take_due(class, now_ns, left, &mut due);
-                if batch.is_empty() {
-                    break;
-                }
-                self.prefetch_pairs(batch);
-                for &key in batch {
-                    self.upcall(key, now_ns, clock);
-                }
-                upcalls += batch.len() as u32;
+        loop {
+            let left = self.upcalls_left(upcalls);
+            let batch = self.take_due(Class::Guaranteed, now_ns, left, &mut due);
+            if batch.is_empty() {
+                break;
             }
+            self.prefetch_pairs(batch);
+            for &key in batch {
+                self.upcall(key, now_ns, clock);
+            }
+            upcalls += batch.len() as u32;
+        }
+        let mut carried_over = self.is_due(Class::Guaranteed, now_ns);
+        if self.is_due(Class::BestEffort, now_ns) {
+            upcalls += self.upcall_best_effort(now_ns, clock, upcalls);
+            carried_over |= self.is_due(Class::BestEffort, now_ns);
         }
         self.counters.carried_over += u64::from(carried_over);
         upcalls
     }
 
     /// Takes out the next peers that are due, at most `limit`.
-    fn take_due<'b>(&mut self, class: Class, now_ns: u64, limit: usize, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
+    pub(super) fn take_due<'b>(&mut self, class: Class, now_ns: u64, limit: usize, batch: &'b mut [u32; UPCALL_BATCH]) -> &'b [u32] {
         let mut taken = 0;
         for place in batch.iter_mut().take(limit) {
             let Some((key, _)) = self.wheels[class as usize].pop_due(now_ns) else { break };
@@ -406,7 +414,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
     }
 
     /// Asks for the memory of a whole batch, each step for what the step before has brought: the pairs, then what lies behind them.
-    fn prefetch_pairs(&self, keys: &[u32]) {
+    pub(super) fn prefetch_pairs(&self, keys: &[u32]) {
         let pair = |key: u32| self.slots.get((key >> 1) as usize).and_then(|slot| slot.pair.as_deref());
         for &key in keys {
             let Some(pair) = pair(key) else { continue };
@@ -426,16 +434,6 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             } else {
                 pair.destination.prefetch(&self.host);
             }
-        }
-    }
-
-    fn next_ns(&self, now_ns: u64) -> Option<u64> {
-        let wheels = self.wheels.iter().filter_map(Wheel::next_due_ns).min();
-        let pending = !self.reads.is_empty() || self.disk.in_flight() > 0 || self.host.queued() > 0;
-        let retry = pending.then_some(now_ns + RETRY_NS);
-        match (wheels, retry) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
         }
     }
 
@@ -469,7 +467,7 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
         }
     }
 
-    fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
+    pub(super) fn upcall(&mut self, wheel_key: u32, now_ns: u64, clock: &dyn Clock) {
         let (index, end) = (wheel_key >> 1, if wheel_key & 1 == 0 { End::Source } else { End::Destination });
         if end == End::Destination {
             self.stop_waiting(index);

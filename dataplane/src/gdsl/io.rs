@@ -63,8 +63,8 @@ pub(super) struct SendLog {
     frames: VecDeque<(PairId, u64)>,
     /// Frames that the host can queue.
     frames_max: usize,
-    /// Pair and due time of what was queued on byte streams since the last flush.
-    streamed: Vec<(PairId, u64)>,
+    /// Pair, due time and class of what was queued on byte streams and was not written out.
+    streamed: Vec<(PairId, u64, Class)>,
     /// Pair and lateness of what was handed on in this cycle.
     pub(super) sent: Vec<(PairId, u64)>,
     /// Lateness of all packets of this core.
@@ -108,17 +108,19 @@ impl SendLog {
         }
     }
 
-    pub(super) fn flush_streams<H: Host>(&mut self, host: &mut H, clock: &dyn Clock) {
-        host.flush_streams(clock.now_ns());
+    /// Byte streams were written out, but for best-effort ones when `others_wait`.
+    pub(super) fn stamp_streams(&mut self, at_ns: u64, others_wait: bool) {
         if self.streamed.is_empty() {
             return;
         }
-        let at_ns = clock.now_ns();
         let mut streamed = std::mem::take(&mut self.streamed);
-        for &(pair, due_ns) in &streamed {
-            self.stamp(pair, due_ns, at_ns);
-        }
-        streamed.clear();
+        streamed.retain(|&(pair, due_ns, class)| {
+            let waits = others_wait && class == Class::BestEffort;
+            if !waits {
+                self.stamp(pair, due_ns, at_ns);
+            }
+            waits
+        });
         self.streamed = streamed;
     }
 }
@@ -315,7 +317,7 @@ impl<H: Host, D: Disk> IoBatch<'_, H, D> {
             self.counters.packets += 1;
             self.counters.bytes += parts.iter().map(|p| p.len() as u64).sum::<u64>();
             if self.log.streamed.len() < self.log.streamed.capacity() {
-                self.log.streamed.push((self.pair, due_ns));
+                self.log.streamed.push((self.pair, due_ns, self.class));
             }
         }
         Ok(())

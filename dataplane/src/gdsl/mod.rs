@@ -15,7 +15,8 @@
 //!
 //! A pair is added with [`Gdsl::add`], as boxes built by another thread, and taken out again by [`Gdsl::remove`], which gives the boxes
 //! back so that an engine core neither allocates nor frees. Guaranteed peers are upcalled first; best-effort ones after them, in what is
-//! left of the cycle. What does not fit in a cycle is carried over into the next one and counted.
+//! left of the cycle. What does not fit in a cycle is carried over into the next one and counted. What guaranteed peers have reserved of a
+//! period's time no other work takes, theirs or the engine core's ([`Gdsl::slice`]).
 //!
 //! # A delivery of one's own
 //!
@@ -135,6 +136,7 @@ mod io;
 mod link;
 #[cfg(test)]
 pub(crate) mod ready;
+mod shares;
 mod stats;
 mod tape;
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! What is guaranteed, under random loads from a seed: thousands of short runs over disks that seek, queue, slow down and fail.
 //!
 //! In each world guaranteed sessions are admitted by the disk's budget until it is full, beside best-effort ones that want more than the
-//! disk has; in every third world a file is copied on the same disk. While the promise holds: no guaranteed packet is later than a period, every byte arrives, best-effort reads get the rest of
-//! the disk's time, memory stays within what was reserved, every buffer comes back, and equal seeds give equal traces.
+//! disk has; in every third world a file is copied on the same disk. In some, sessions play from another disk that slows down, fails or
+//! goes away. While the promise holds: no guaranteed packet is later than a period, every byte arrives, best-effort reads get the rest of
+//! the disk's time, memory stays within what was reserved, every buffer comes back, and equal seeds give equal traces. What happens to the
+//! other disk nobody notices but its own sessions.
 
 use std::hash::Hasher;
 
-use dataplane::disks::CyclicConfig;
 use dataplane::disks::sim::{SimDiskConfig, SimFile, SlowPeriods};
+use dataplane::disks::{CyclicConfig, Disk};
 use dataplane::gdsl::Class;
 use dataplane::transfer::import::IMPORT_CHUNKS;
 use pacing::disk::{DiskBudget, Reads};
@@ -23,8 +25,22 @@ const SHARE_PERMILLE: u64 = 800;
 const GUARANTEED_MAX: u64 = 8;
 const WORLDS: u64 = 2_000;
 
+/// The disk beside the one that gives guarantees.
+const OTHER: u64 = 1;
+const OTHER_SESSIONS: std::ops::Range<u64> = 60..62;
+
+/// What happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Slow,
+    StandsStill,
+    Fails,
+    IsGone,
+}
+
 struct World {
     rng: StdRng,
+    trouble: Option<Trouble>,
     stage: Stage,
     disk: SimDiskConfig,
     /// Once everybody has read ahead.
@@ -60,7 +76,10 @@ impl World {
             slow,
             ..SimDiskConfig::default()
         };
-        let mut config = Config { disk: disk.clone(), chunks: 700, ..Config::default() };
+        let troubles = [Trouble::Slow, Trouble::StandsStill, Trouble::Fails, Trouble::IsGone];
+        let trouble = rng.random_bool(0.3).then(|| troubles[rng.random_range(0..troubles.len())]);
+        let chunks = if trouble.is_some() { 900 } else { 700 };
+        let mut config = Config { disk: disk.clone(), chunks, ..Config::default() };
         config.core.disk = CyclicConfig::for_read_ahead(READ_AHEAD_NS, rng.random_range(4..=32));
         let transfer_ns = CHUNK_BYTES as u64 * SECOND / bytes_per_s;
         let read_ns = ((seek_min_ns + seek_max_ns) / 2 + transfer_ns) / lanes as u64;
@@ -70,6 +89,7 @@ impl World {
         Self {
             errors_per_million,
             rng,
+            trouble,
             stage,
             disk,
             read_ns,
@@ -121,6 +141,40 @@ impl World {
         }
     }
 
+    /// Sessions that play from the other disk, which is good for now.
+    fn play_from_the_other(&mut self) {
+        self.stage.core.disk_mut().set_device(OTHER, SimDiskConfig::default());
+        for session in OTHER_SESSIONS {
+            let mut film = self.film(session, Class::Guaranteed);
+            film.file = film.file.on_device(OTHER);
+            self.play(session, &film);
+        }
+    }
+
+    /// It is good no more.
+    fn strike(&mut self, trouble: Trouble) {
+        let standstill_ns = 2 * SECOND;
+        let worse = match trouble {
+            Trouble::Slow => SimDiskConfig { lanes: 1, seek_min_ns: 60 * MS, seek_max_ns: 90 * MS, ..SimDiskConfig::default() },
+            Trouble::StandsStill => SimDiskConfig { seek_min_ns: standstill_ns, seek_max_ns: standstill_ns, ..SimDiskConfig::default() },
+            Trouble::Fails => SimDiskConfig { errors_per_million: 700_000, ..SimDiskConfig::default() },
+            Trouble::IsGone => return self.stage.core.disk_mut().take_away(OTHER),
+        };
+        self.stage.core.disk_mut().set_device(OTHER, SimDiskConfig { seek_always: true, ..worse });
+    }
+
+    /// Its sessions end; what it was given comes back, whatever happened to it.
+    fn leave_the_other(&mut self) -> Result<(), String> {
+        let stranger = self.stage.finished.iter().find(|(session, _)| !OTHER_SESSIONS.contains(session));
+        if let Some(stranger) = stranger {
+            return Err(format!("{stranger:?}, because of another disk"));
+        }
+        for session in OTHER_SESSIONS {
+            self.stage.destroy(session);
+        }
+        Ok(())
+    }
+
     /// More than can be copied before the world ends.
     fn begin_import(&mut self) {
         let (from, to) = (SimFile::pattern(200, 1 << 30), SimFile::writable(201, 1 << 30));
@@ -138,10 +192,13 @@ impl World {
     fn worked_ns(&self) -> u64 {
         let copied = self.import.iter().flat_map(|(from, to)| [from.id(), to.id()]).map(|id| self.stage.core.disk().busy_ns(id));
         let given = self.busy_ns(&self.guaranteed) + self.busy_ns(&self.best_effort) + copied.sum::<u64>();
-        given - self.stage.core.disk().ahead_ns(self.stage.now())
+        given - self.stage.core.disk().ahead_ns(0, self.stage.now())
     }
 
     fn run(mut self) -> Result<u64, String> {
+        if self.trouble.is_some() {
+            self.play_from_the_other();
+        }
         for session in 1..=GUARANTEED_MAX {
             self.admit(session);
             if session == 3 {
@@ -159,6 +216,9 @@ impl World {
         self.stage.run_for(5 * SECOND / 4);
         let failing = SimDiskConfig { errors_per_million: self.errors_per_million, ..self.disk.clone() };
         self.stage.core.disk_mut().set_device(0, failing);
+        if let Some(trouble) = self.trouble {
+            self.strike(trouble);
+        }
         let (from_ns, guaranteed, worked) = (self.stage.now(), self.busy_ns(&self.guaranteed), self.worked_ns());
         self.stage.run_for(SECOND);
         let lanes_ns = (self.stage.now() - from_ns) * self.disk.lanes as u64;
@@ -171,6 +231,9 @@ impl World {
         let used = self.stage.core.pool().capacity() - self.stage.core.pool().free();
         if used > self.buffers + 128 {
             return Err(format!("{used} buffers are in use, {} were reserved", self.buffers));
+        }
+        if self.trouble.is_some() {
+            self.leave_the_other()?;
         }
         self.check_and_end()
     }
@@ -212,6 +275,14 @@ impl World {
             }
         }
         self.stage.run_for(SECOND / 4);
+        // A disk in trouble answers at some time, one read after another.
+        let patience = if self.trouble.is_some() { 64 } else { 0 };
+        for _ in 0..patience {
+            if self.stage.core.disk().in_flight() == 0 {
+                break;
+            }
+            self.stage.run_for(SECOND);
+        }
         let (free, all) = (self.stage.core.chunks_free(), self.stage.core.pool().capacity());
         if free != all {
             return Err(format!("{} buffers did not come back", all - free));

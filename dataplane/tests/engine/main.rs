@@ -6,6 +6,7 @@ mod clients;
 mod faults;
 mod flood;
 mod guarantee;
+mod isochronous;
 mod lag;
 mod life;
 mod stage;

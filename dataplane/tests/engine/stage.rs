@@ -14,6 +14,7 @@ use dataplane::media::{Codec, MediaDescription, Title, Track, TrackDescription, 
 use dataplane::payload::format_of;
 use dataplane::rtp::header::RtpPacket;
 use hugepages::{Arena, ChunkPool};
+use pacing::cpu::Work;
 use pacing::{Clock, SimClock};
 use stack::host::{Host, Received};
 use stack::sim::{SimConfig, SimHost, SimStream};
@@ -202,6 +203,19 @@ impl Stage {
         }
     }
 
+    /// As [`Self::status`], behind all other commands and however long it takes.
+    pub fn status_later(&mut self, session: u64) -> SessionReport {
+        let id = self.post(|reply| Command::SessionStatus { reply, session, report: Box::default() });
+        for _ in 0..100_000 {
+            self.turn();
+            self.clock.advance_to(self.now() + 1_000);
+            if let Some(Reply::Session(report)) = self.replies.remove(&id) {
+                return *report;
+            }
+        }
+        panic!("no answer");
+    }
+
     pub fn core_status(&mut self) -> CoreReport {
         match self.ask(|reply| Command::CoreStatus { reply, report: Box::default() }) {
             Reply::Core(report) => *report,
@@ -272,6 +286,8 @@ pub struct Film {
     pub link_blocks: usize,
     pub class: Class,
     pub lag: LagPolicy,
+    /// What each track has reserved.
+    pub work: Work,
 }
 
 impl Film {
@@ -292,6 +308,7 @@ impl Film {
             link_blocks: 64,
             class: Class::Guaranteed,
             lag: LagPolicy::default(),
+            work: Work::default(),
         }
     }
 
@@ -338,7 +355,7 @@ impl Film {
             random,
         };
         let pair = spec.build().expect("the track exists");
-        Box::new(TrackSetup { track_id: self.title.tracks[track].id, transport, pair })
+        Box::new(TrackSetup { track_id: self.title.tracks[track].id, transport, pair, work: self.work })
     }
 
     /// The bytes of a track's samples, in their order.

@@ -258,6 +258,15 @@ impl Host for KernelHost {
         self.streams.flush(now_ns);
     }
 
+    fn prefer_stream(&mut self, stream: StreamId, preferred: bool) {
+        self.streams.prefer(stream, preferred);
+    }
+
+    fn flush_streams_up_to(&mut self, now_ns: u64, preferred: bool, limit: usize) -> bool {
+        self.streams_flushed_ns = now_ns;
+        self.streams.flush_up_to(now_ns, preferred, limit)
+    }
+
     fn detach_stream(&mut self, stream: StreamId) {
         self.streams.detach(stream);
     }

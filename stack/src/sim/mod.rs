@@ -7,7 +7,7 @@
 //!
 //! No clock is read and nothing sleeps: [`SimHost::next_arrival_ns`] and [`SimHost::link_free_ns`] say when something happens by itself.
 //! The link may have a rate and a bounded queue (then a flush takes only what fits: backpressure), and may fail datagrams at random.
-//! Sent datagrams lie in one flat log until they are taken, so that millions of them cost a copy each and no allocation.
+//! Work may have a price ([`SimHost::charge`]): then the clock goes on while it is done. Sent datagrams lie in one flat log until they are taken, so that millions of them cost a copy each and no allocation.
 
 mod pipe;
 
@@ -16,6 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
 pub use self::pipe::{SimPeer, SimStream, stream_pair};
+
+use pacing::{Clock, SimClock};
 
 use crate::address::{self, LOCAL_PORTS};
 use crate::host::{FlowId, FlowSpec, Flushed, Host, HostCounters, HostError, Received, StreamError, StreamId};
@@ -73,6 +75,19 @@ impl Default for SimConfig {
     }
 }
 
+/// What work costs the processor that does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SimPrices {
+    /// A datagram that is sent, nanoseconds.
+    pub sent_ns: u64,
+    /// A datagram that is received, nanoseconds.
+    pub received_ns: u64,
+    /// 1024 bytes that are written to a byte stream, nanoseconds.
+    pub written_kib_ns: u64,
+    /// A look at the counters, nanoseconds.
+    pub counters_ns: u64,
+}
+
 /// A datagram that the host sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentDatagram<'a> {
@@ -123,6 +138,8 @@ pub struct SimHost {
     injected: u64,
     streams: Streams<SimStream>,
     counters: HostCounters,
+    /// The clock of whoever pays.
+    charged: Option<(SimClock, SimPrices)>,
 }
 
 impl SimHost {
@@ -144,6 +161,18 @@ impl SimHost {
             injected: 0,
             streams: Streams::new(config.streams_max, config.stream_queue_bytes),
             counters: HostCounters::default(),
+            charged: None,
+        }
+    }
+
+    /// From now on work has a price: this clock goes on while it is done.
+    pub fn charge(&mut self, clock: SimClock, prices: SimPrices) {
+        self.charged = Some((clock, prices));
+    }
+
+    fn pay(&self, count: u64, price_ns: impl Fn(&SimPrices) -> u64) {
+        if let Some((clock, prices)) = &self.charged {
+            clock.advance_to(clock.now_ns() + count * price_ns(prices));
         }
     }
 
@@ -296,6 +325,7 @@ impl Host for SimHost {
                 break;
             }
         }
+        self.pay(flushed.done.into(), |prices| prices.sent_ns);
         flushed
     }
 
@@ -307,6 +337,7 @@ impl Host for SimHost {
             shown += 1;
             self.counters.rx_datagrams += 1;
             self.counters.rx_bytes += bytes.len() as u64;
+            self.pay(1, |prices| prices.received_ns);
             sink(received, &bytes);
         }
         shown
@@ -325,7 +356,19 @@ impl Host for SimHost {
     }
 
     fn flush_streams(&mut self, now_ns: u64) {
-        self.streams.flush(now_ns);
+        self.flush_streams_up_to(now_ns, true, usize::MAX);
+        self.flush_streams_up_to(now_ns, false, usize::MAX);
+    }
+
+    fn prefer_stream(&mut self, stream: StreamId, preferred: bool) {
+        self.streams.prefer(stream, preferred);
+    }
+
+    fn flush_streams_up_to(&mut self, now_ns: u64, preferred: bool, limit: usize) -> bool {
+        let before = self.streams.tx_bytes();
+        let more = self.streams.flush_up_to(now_ns, preferred, limit);
+        self.pay((self.streams.tx_bytes() - before).div_ceil(1024), |prices| prices.written_kib_ns);
+        more
     }
 
     fn detach_stream(&mut self, stream: StreamId) {
@@ -335,6 +378,7 @@ impl Host for SimHost {
     fn wait(&mut self, _timeout_ns: u64, _wake: RawFd) {}
 
     fn counters(&self) -> HostCounters {
+        self.pay(1, |prices| prices.counters_ns);
         HostCounters { stream_tx_bytes: self.streams.tx_bytes(), streams: self.streams.len(), flows: self.flows.len(), ..self.counters }
     }
 }

@@ -113,6 +113,8 @@ pub struct Report {
     pub backpressure: u64,
     /// Most buffers in use at once.
     pub chunks_used_max: usize,
+    /// Blocks of all titles.
+    pub blocks: usize,
     /// Highest lateness, nanoseconds.
     pub lateness_max_ns: u64,
     /// Hash over every datagram, its time and its destination.
@@ -175,6 +177,7 @@ impl World {
         let core = EngineCore::new(config, clock.clone(), host, disk, pool, commands_rx, events_tx);
         let mut rng = StdRng::seed_from_u64(scenario.seed);
         let titles = (0..scenario.titles).map(|i| SimTitle::make(i as u64 + 1, &mut rng)).collect::<Vec<_>>();
+        let blocks = titles.iter().map(|title| title.bytes.len().div_ceil(CHUNK_BYTES)).sum();
         let manners = Manners { restless: scenario.restless, patience_ns: scenario.patience_ns, failures: scenario.failures };
         let mut viewer = |i| {
             let tcp = rng.random_ratio(scenario.tcp_percent, 100);
@@ -196,7 +199,7 @@ impl World {
             waiting: HashMap::new(),
             next_reply: 1,
             rng,
-            report: Report::default(),
+            report: Report { blocks, ..Report::default() },
             trace: xxhash_rust::xxh3::Xxh3::with_seed(0),
         })
     }

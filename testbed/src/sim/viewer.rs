@@ -8,6 +8,7 @@ use dataplane::disks::sim::SimFile;
 use dataplane::engine::{Command, Reply, StartedTrack, TrackSetup, Transport};
 use dataplane::gdsl::{Class, Outcome};
 use dataplane::rtp::interleaved;
+use pacing::cpu::Work;
 use rand::Rng;
 use rand::rngs::StdRng;
 use stack::sim::{SimPeer, SimStream, stream_pair};
@@ -237,7 +238,7 @@ impl Viewer {
                 Transport::Udp { rtp, rtcp, local: None }
             };
             self.oracles.push(TrackOracle::new(Arc::clone(&title.title), Arc::clone(&title.bytes), track, ssrc));
-            let setup = TrackSetup { track_id: title.title.tracks[track].id, transport, pair };
+            let setup = TrackSetup { track_id: title.title.tracks[track].id, transport, pair, work: Work::default() };
             wishes.push(Wish::Setup { session, setup: Box::new(setup) });
         }
         let from_ns = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..title.title.description.duration_ns) };

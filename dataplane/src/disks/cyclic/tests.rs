@@ -67,7 +67,7 @@ impl Rig {
     fn order(&mut self) -> Vec<u64> {
         let mut order = Vec::new();
         loop {
-            self.cyclic.issue(0, &mut self.disk);
+            self.cyclic.issue(0, &mut self.disk, u64::MAX);
             let Some(read) = self.disk.taken.pop() else { return order };
             order.push(read.tag);
             self.answer(read, Ok(BLOCK), 0);
@@ -92,7 +92,7 @@ impl Rig {
 
     /// Reads and writes that the disk has.
     fn under_way(&mut self, at_ms: u64) -> (Vec<u64>, Vec<u64>) {
-        self.cyclic.issue(at_ms * MS, &mut self.disk);
+        self.cyclic.issue(at_ms * MS, &mut self.disk, u64::MAX);
         (self.disk.taken.iter().map(|read| read.tag).collect(), self.disk.writes.iter().map(|write| write.tag).collect())
     }
 }
@@ -129,13 +129,13 @@ fn each_device_has_a_depth_of_its_own() {
     for tag in 0..8 {
         rig.ask(tag, tag % 2, tag, B, 0);
     }
-    rig.cyclic.issue(0, &mut rig.disk);
+    rig.cyclic.issue(0, &mut rig.disk, u64::MAX);
     assert_eq!(rig.disk.taken.iter().map(|read| read.tag).collect::<Vec<_>>(), [0, 2, 1, 3]);
     // Device 0 stands still; device 1 goes on.
     for expected in [5, 7] {
         let read = rig.disk.taken.pop().unwrap();
         rig.answer(read, Ok(BLOCK), 1);
-        rig.cyclic.issue(0, &mut rig.disk);
+        rig.cyclic.issue(0, &mut rig.disk, u64::MAX);
         assert_eq!(rig.disk.taken.last().unwrap().tag, expected);
     }
 }
@@ -161,7 +161,7 @@ fn a_failed_read_is_tried_again_while_there_is_time() {
         rig.ask(1, 2, 1, class, needed_ms);
         let mut tried = 0;
         let done = loop {
-            rig.cyclic.issue(0, &mut rig.disk);
+            rig.cyclic.issue(0, &mut rig.disk, u64::MAX);
             let read = rig.disk.taken.pop().unwrap();
             tried += 1;
             if let Some(done) = rig.answer(read, eio, at_ms) {
@@ -175,7 +175,7 @@ fn a_failed_read_is_tried_again_while_there_is_time() {
     // A disk that is gone is not asked again.
     let mut rig = Rig::new(4);
     rig.ask(1, 2, 1, G, 5_000);
-    rig.cyclic.issue(0, &mut rig.disk);
+    rig.cyclic.issue(0, &mut rig.disk, u64::MAX);
     let read = rig.disk.taken.pop().unwrap();
     assert!(rig.answer(read, Err(DiskError::Os(libc::ENODEV)), 1).is_some());
 }
@@ -190,7 +190,7 @@ fn more_devices_than_are_told_apart_share_the_last_queues() {
         let request = ReadRequest { tag, file, offset: 0, len: BLOCK, chunk: pool.take().unwrap() };
         cyclic.queue::<crate::disks::SimDisk>(0, request, if tag % 2 == 0 { G } else { B }, 0);
     }
-    cyclic.issue(0, &mut disk);
+    cyclic.issue(0, &mut disk, u64::MAX);
     assert!(cyclic.is_empty() && disk.in_flight() == 20);
     assert_eq!(cyclic.reports().count(), DEVICES_MAX);
 }
@@ -293,7 +293,7 @@ proptest! {
                 }
                 _ => {
                     let before = rig.disk.writes.len();
-                    rig.cyclic.issue(0, &mut rig.disk);
+                    rig.cyclic.issue(0, &mut rig.disk, u64::MAX);
                     let guaranteed_waits = !rig.cyclic.devices[0].guaranteed.is_empty();
                     prop_assert!(!guaranteed_waits || rig.disk.writes.len() == before);
                     prop_assert!(rig.disk.writes.len() <= usize::from((depth / 4).max(1)) && rig.disk.taken.len() <= usize::from(depth));

@@ -52,6 +52,11 @@ impl DeviceWrites {
         Self { waiting: Fifo::default(), under_way: 0, depth, quiet_until_ns: 0, turn: false }
     }
 
+    /// None waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// A guaranteed read was answered too late.
     pub(super) fn keep_quiet_until(&mut self, ns: u64) {
         self.quiet_until_ns = self.quiet_until_ns.max(ns);
