@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dataplane::delivery::{LagPolicy, StartPlan, TrackSpec};
+use dataplane::delivery::{StartPlan, TrackSpec};
 use dataplane::disks::CyclicConfig;
 use dataplane::engine::local::{DEVICE_DEPTH_MAX, LocalCoreConfig};
 use dataplane::engine::net::{Handover, SocketControl};
-use dataplane::engine::own::{self, OwnNetConfig};
-use dataplane::engine::{Command, CoreFacts, Poll, Reply, TRACKS_MAX, TrackSetup};
+use dataplane::engine::own;
+use dataplane::engine::{Command, CoreFacts, Reply, TRACKS_MAX, TrackSetup};
 use dataplane::gdsl::Outcome;
 use dataplane::media::MediaDescription;
 use dataplane::media::library::Library;
@@ -21,6 +20,7 @@ use pacing::cpu::Work;
 
 use tokio::sync::Notify;
 
+use super::config::LocalConfig;
 use super::core::{Core, Notice};
 use super::disks::{DiskRules, DiskShare, Disks};
 use super::imports::Imports;
@@ -37,47 +37,6 @@ use crate::transfer::{ImportRequest, ImportStatus, TransferError};
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
 const WINDOW_SLACK_NS: u64 = 1_000_000_000;
-
-/// How the local engine is set up.
-#[derive(Clone, Debug)]
-pub struct LocalConfig {
-    /// The media folder.
-    pub media: PathBuf,
-    /// Where indexes are kept between starts; `None` for nowhere.
-    pub index_cache: Option<PathBuf>,
-    /// One engine core for each entry, pinned to that CPU if it names one.
-    pub cpus: Vec<Option<usize>>,
-    /// Whether an idle core spins.
-    pub poll: Poll,
-    /// Even UDP port of the first core's RTP; the next core takes the port two higher. 0 takes any.
-    pub rtp_port: u16,
-    /// Sessions at once on all cores together.
-    pub sessions_max: u32,
-    /// Buffer memory of each core, bytes.
-    pub memory_bytes: usize,
-    /// Bytes of one buffer, a multiple of 4096.
-    pub chunk_bytes: usize,
-    /// How far ahead of its due time media is read, nanoseconds.
-    pub read_ahead_ns: u64,
-    /// A TCP client that reads nothing for this long loses its session, nanoseconds.
-    pub stall_ns: u64,
-    /// Our own stack in place of kernel sockets.
-    pub own_net: Option<OwnNetConfig>,
-    /// What happens to a delivery that falls behind.
-    pub lag: LagPolicy,
-    /// Of each disk's time, what may be promised to guaranteed sessions, per mille; 0: nobody is refused.
-    pub disk_share_permille: u64,
-    /// File with the disks' profiles.
-    pub disk_profiles: Option<PathBuf>,
-    /// Of each core's time, what may be promised to guaranteed sessions, per mille.
-    pub cpu_share_permille: u64,
-    /// Buffers that nobody needs keep what is likely to be read again.
-    pub cache: bool,
-    /// Whether engine cores ask the kernel for real time.
-    pub realtime: bool,
-    /// Folder that files may be imported from; `None`: nothing is imported.
-    pub import_from: Option<PathBuf>,
-}
 
 /// A client's connection whose sending side an engine core has.
 struct Stream {

@@ -9,6 +9,7 @@
 //! need at most; a guaranteed one also the disk's and the core's time that it takes. All is given back when it is destroyed.
 
 mod buffers;
+mod config;
 mod core;
 mod disks;
 mod engine;
@@ -18,5 +19,6 @@ mod status;
 mod titles;
 mod transfers;
 
+pub use self::config::LocalConfig;
 pub use self::disks::{DiskRules, KnownDisk, KnownDisks};
-pub use self::engine::{LocalConfig, LocalEngine};
+pub use self::engine::LocalEngine;
