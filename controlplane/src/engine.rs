@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dataplane::engine::net::Handover;
 pub use dataplane::gdsl::Class;
-use dataplane::media::MediaDescription;
+use dataplane::media::{Codec, MediaDescription, TrackKind};
 use serde::{Deserialize, Serialize};
 
 use crate::transfer::{ImportRequest, ImportStatus, TransferError};
@@ -32,6 +32,21 @@ pub struct SessionId(pub u64);
 /// Names a client's byte stream whose sending side was handed to an engine (interleaved delivery).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamToken(pub u64);
+
+/// A track of what a client is going to send, as it announced it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncedTrack {
+    /// Sight or sound.
+    pub kind: TrackKind,
+    /// How it is coded.
+    pub codec: Codec,
+    /// RTP payload type.
+    pub payload_type: u8,
+    /// RTP clock rate, Hz.
+    pub clock_rate: u32,
+    /// Rate, bits per second; 0 where it was not announced.
+    pub rate_bps: u64,
+}
 
 /// Why an engine refused, each with the RTSP status that tells the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -139,6 +154,8 @@ pub enum SessionState {
     Ready,
     /// Being delivered.
     Playing,
+    /// Its client sends, and we take it in.
+    Recording,
     /// Stopped by the client.
     Paused,
     /// The range was delivered to its end.
@@ -170,6 +187,31 @@ pub struct TrackStatus {
     pub client_cname: Option<String>,
 }
 
+/// What came of a live stream that a client, or a configured source, sends to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestStatus {
+    /// Viewers can start: a sync sample is retained.
+    pub ready: bool,
+    /// How long ago the last packet came, nanoseconds.
+    pub last_packet_age_ns: u64,
+    /// Packets received.
+    pub packets: u64,
+    /// Packets lost on the way to us.
+    pub lost: u64,
+    /// Packets that were late, doubled, or none of this stream.
+    pub ignored: u64,
+    /// Access units taken in.
+    pub units: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Access units dropped because something of them was lost or not understood.
+    pub broken_units: u64,
+    /// Complete access units dropped because no decoder could have used them before the next sync sample.
+    pub skipped_units: u64,
+    /// Access units dropped because no buffer was free.
+    pub overruns: u64,
+}
+
 /// Delivery state of a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionStatus {
@@ -199,6 +241,8 @@ pub struct SessionStatus {
     pub tracks: Vec<TrackStatus>,
     /// Why the engine ended it.
     pub end_reason: Option<String>,
+    /// What came, of a session whose client sends.
+    pub ingest: Option<IngestStatus>,
 }
 
 /// Percentiles of packet lateness (send time minus due time).
@@ -402,6 +446,18 @@ pub trait Engine: Send + Sync + 'static {
         client: SocketAddr,
         class: Class,
     ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
+
+    /// Makes a session of a client that is going to send these tracks to `path`, where others can play them. Each track is set up with
+    /// [`Self::setup_session`], its id being its place, counted from 1; [`Self::run_session`] follows RECORD.
+    fn announce(
+        &self,
+        path: &str,
+        client: SocketAddr,
+        tracks: Vec<AnnouncedTrack>,
+    ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send {
+        let _ = (path, client, tracks);
+        async { Err(EngineError::Unsupported("this engine takes no live streams".into())) }
+    }
 
     /// What the title at `path` is, without making a session.
     fn describe(&self, path: &str) -> impl Future<Output = Result<Arc<MediaDescription>, EngineError>> + Send;

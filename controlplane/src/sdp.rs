@@ -27,7 +27,8 @@ pub fn describe(path: &str, media: &MediaDescription, local: IpAddr) -> String {
     session.add_time(Time::new(0, 0));
     session.add_attribute(Attribute::with_value("tool", SERVER));
     session.add_attribute(Attribute::with_value("control", "*"));
-    session.add_attribute(Attribute::with_value("range", format!("npt=0-{}", seconds(media.duration_ns))));
+    let range = if media.is_live() { "npt=now-".to_owned() } else { format!("npt=0-{}", seconds(media.duration_ns)) };
+    session.add_attribute(Attribute::with_value("range", range));
     session.medias = media.tracks.iter().map(track).collect();
     session.to_string()
 }
@@ -39,7 +40,10 @@ fn track(track: &TrackDescription) -> Media {
     };
     let pt = track.payload_type;
     let mut media = Media::new(kind, 0, TransportProto::RtpAvp, pt);
-    media.add_bandwidth(Bandwidth::new(BandwidthType::As, bandwidth_kbps(track)));
+    // Of what is live it may be unknown.
+    if track.mean_bps > 0 || track.peak_1s_bps > 0 {
+        media.add_bandwidth(Bandwidth::new(BandwidthType::As, bandwidth_kbps(track)));
+    }
     let channels = track.channels.map_or_else(String::new, |channels| format!("/{channels}"));
     media.add_attribute(Attribute::with_value("rtpmap", format!("{pt} {}/{}{channels}", track.encoding, track.clock_rate)));
     if !track.fmtp.is_empty() {

@@ -20,7 +20,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use dataplane::delivery::{LagPolicy, Outlet, StartPlan, Timeline, TrackSender, TrackSource, TrackSpec};
+use dataplane::delivery::{LagPolicy, Outlet, Source, StartPlan, Timeline, TrackSender, TrackSpec};
 use dataplane::disks::Disk;
 use dataplane::disks::sim::{SimDisk, SimDiskConfig, SimFile};
 use dataplane::engine::modules::{SinkModule, SourceModule};
@@ -252,7 +252,7 @@ fn round<H: Host>(host: H, streams: u32, remote: impl Fn(u32) -> SocketAddr, pac
     let clock = SimClock::new(start_ns);
     let config = GdslConfig { pairs_max: streams, host_frames: FRAMES, ..GdslConfig::default() };
     let pool = ChunkPool::new(Arena::new(64 * CHUNK_BYTES)?, CHUNK_BYTES);
-    let mut gdsl: Gdsl<TimedHost<H>, SimDisk, TrackSource<SimFile>, Timed<TrackSender>> =
+    let mut gdsl: Gdsl<TimedHost<H>, SimDisk, Source<SimFile>, Timed<TrackSender>> =
         Gdsl::new(config, TimedHost(host), SimDisk::new(SimDiskConfig::default()), pool, start_ns);
     for stream in 0..streams {
         let spec = TrackSpec {

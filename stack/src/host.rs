@@ -64,6 +64,9 @@ pub enum HostError {
     /// No such local port, flow or stream.
     #[error("no such port, flow or stream on this host")]
     Unknown,
+    /// This host cannot listen there: it has no such address, or something else has the port.
+    #[error("this host cannot listen at that address")]
+    Listen,
     /// The address family of the remote has no socket here (for instance: IPv6 is off).
     #[error("this host cannot reach that address family")]
     Family,
@@ -179,6 +182,16 @@ pub trait Host {
 
     /// Takes up to `limit` datagrams that have arrived and shows each to `sink`. Returns how many there were.
     fn receive(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(Received, &[u8])) -> usize;
+
+    /// Receives at `addr` as well, a multicast group included; what arrives there has the number of the answer as its
+    /// [`Received::local_port`]. A control operation.
+    ///
+    /// # Errors
+    /// [`HostError::TableFull`], [`HostError::Listen`]. Hosts that cannot do this answer [`HostError::Unknown`].
+    fn listen(&mut self, addr: SocketAddr) -> Result<u8, HostError> {
+        let _ = addr;
+        Err(HostError::Unknown)
+    }
 
     /// Takes over the sending side of a byte stream.
     ///

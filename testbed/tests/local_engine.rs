@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use controlplane::engine::{Class, Engine, EngineError, PlayFrom, SessionId, SessionState, TrackTransport};
-use controlplane::local::{LocalConfig, LocalEngine};
+use controlplane::local::{LiveRules, LocalConfig, LocalEngine};
 use dataplane::delivery::LagPolicy;
 use dataplane::engine::Poll as Polling;
 use dataplane::engine::net::Handover;
@@ -37,6 +37,8 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         cpu_share_permille: 800,
         cache: false,
         realtime: false,
+        live: LiveRules::default(),
+        sources: Vec::new(),
         import_from: None,
     };
     let engine = LocalEngine::start(config).unwrap();

@@ -17,11 +17,11 @@ use tokio::sync::watch;
 
 use super::plan::{Plan, reachable, url};
 use super::{Failure, print, printable, version};
-use crate::config::{Config, HttpListen, LagAction, Poll};
+use crate::config::{Config, HttpListen, LagAction, LiveLost, Poll};
 use crate::engine::{Engine, MediaEntry};
 use crate::http::server::Limits;
 use crate::http::{Ages, Monitor, server};
-use crate::local::{LocalConfig, LocalEngine};
+use crate::local::{LiveRules, LiveSourceAt, LocalConfig, LocalEngine};
 use crate::net::Net;
 use crate::rtsp::{RtspConfig, RtspServer};
 use crate::units::{ByteSize, duration};
@@ -81,9 +81,11 @@ async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
     }
     let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
     let carrier = tokio::spawn(Arc::clone(&engine).carry_sockets());
+    let sources = tokio::spawn(Arc::clone(&engine).fill_sources());
     let outcome = appliance(Arc::clone(&engine), &engine.net(), plan, stop).await;
     poller.abort();
     carrier.abort();
+    sources.abort();
     if let Err(error) = tokio::task::spawn_blocking(move || engine.shut_down(ENGINE_STOP_MAX)).await {
         tracing::warn!("the engine did not stop cleanly: {error}");
     }
@@ -114,6 +116,13 @@ fn local_config(plan: &Plan) -> LocalConfig {
         cpu_share_permille: u64::from(config.cpu_share_percent) * 10,
         cache: config.cache,
         realtime: config.realtime,
+        live: LiveRules {
+            latency_ns: u64::from(config.live.latency_ms) * 1_000_000,
+            silence_ns: u64::from(config.live.timeout_s) * 1_000_000_000,
+            hold: (config.live.lost == LiveLost::Hold).then(|| Duration::from_secs(config.live.hold_s.into())),
+            memory_bytes: bytes(config.live.memory),
+        },
+        sources: config.live.sources.0.iter().map(|source| LiveSourceAt { path: source.path.clone(), addr: source.addr }).collect(),
         import_from: config.import_from.dir().map(Into::into),
         lag: LagPolicy {
             max_ns: u64::from(config.lag_max_ms) * 1_000_000,
@@ -145,6 +154,7 @@ fn rtsp_config(config: &Config) -> RtspConfig {
         stop_timeout: GOODBYE_MAX,
         connections_max: connections_max(config),
         classes: config.classes.clone(),
+        record: config.live.record.clone(),
         ..RtspConfig::default()
     }
 }

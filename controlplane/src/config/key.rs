@@ -35,6 +35,14 @@ pub enum Key {
     DiskProfile,
     Cache,
     Realtime,
+    RecordPaths,
+    RecordFrom,
+    LiveLatency,
+    LiveLost,
+    LiveTimeout,
+    LiveHold,
+    LiveMemory,
+    Source,
     ImportFrom,
     Log,
 }
@@ -66,7 +74,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 28] = [
+    pub const ALL: [Key; 36] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -93,6 +101,14 @@ impl Key {
         Key::DiskProfile,
         Key::Cache,
         Key::Realtime,
+        Key::RecordPaths,
+        Key::RecordFrom,
+        Key::LiveLatency,
+        Key::LiveLost,
+        Key::LiveTimeout,
+        Key::LiveHold,
+        Key::LiveMemory,
+        Key::Source,
         Key::ImportFrom,
         Key::Log,
     ];
@@ -126,6 +142,14 @@ impl Key {
             Key::DiskProfile => "disk-profile",
             Key::Cache => "cache",
             Key::Realtime => "realtime",
+            Key::RecordPaths => "record-paths",
+            Key::RecordFrom => "record-from",
+            Key::LiveLatency => "live-latency",
+            Key::LiveLost => "live-lost",
+            Key::LiveTimeout => "live-timeout",
+            Key::LiveHold => "live-hold",
+            Key::LiveMemory => "live-memory",
+            Key::Source => "source",
             Key::ImportFrom => "import-from",
             Key::Log => "log",
         }
@@ -147,16 +171,18 @@ impl Key {
             Key::EngineCores => "LIST",
             Key::Poll => "MODE",
             Key::RtpPort | Key::MaxSessions => "N",
-            Key::Memory | Key::Chunk => "SIZE",
-            Key::ReadAhead | Key::LagMax => "MS",
+            Key::Memory | Key::Chunk | Key::LiveMemory => "SIZE",
+            Key::ReadAhead | Key::LagMax | Key::LiveLatency => "MS",
             Key::Class => "CLASS",
             Key::ClassPaths => "RULES",
-            Key::ClassQuery => "WHO",
-            Key::LagAction => "WHAT",
+            Key::ClassQuery | Key::RecordFrom => "WHO",
+            Key::RecordPaths => "PATHS",
+            Key::Source => "SOURCES",
+            Key::LagAction | Key::LiveLost => "WHAT",
             Key::DiskShare | Key::CpuShare => "PERCENT",
             Key::DiskProfile => "FILE",
             Key::Cache | Key::Realtime => "SWITCH",
-            Key::SessionTimeout | Key::StallTimeout => "S",
+            Key::SessionTimeout | Key::StallTimeout | Key::LiveTimeout | Key::LiveHold => "S",
             Key::IndexCache | Key::ImportFrom => "DIR",
             Key::Log => "LEVEL",
         }
@@ -199,6 +225,18 @@ impl Key {
             Key::DiskProfile => "File with what `tactus probe-disk` measured, \"off\", or \"auto\": disks.json beside the index cache",
             Key::Cache => "\"on\": buffers that nobody needs keep what is likely to be read again; \"off\": every session reads the disk",
             Key::Realtime => "\"on\": engine cores ask the kernel for real time (SCHED_FIFO) and locked memory; \"off\"",
+            Key::RecordPaths => {
+                "Beginnings of the paths that RTSP clients may send live streams to (ANNOUNCE, RECORD), with commas between (\"live/\"), or \"off\""
+            }
+            Key::RecordFrom => "Who may do so: \"any\", \"off\", or networks (\"10.0.0.0/8,::1\")",
+            Key::LiveLatency => "How much later than it comes a live stream is sent on, milliseconds: what the sender's network may jitter",
+            Key::LiveLost => "When the sender of a live stream is gone: \"end\" its viewers' sessions, or \"hold\" them until it is back",
+            Key::LiveTimeout => "Seconds without a packet after which the sender of a live stream is gone",
+            Key::LiveHold => "Seconds for which a live stream is held without a sender",
+            Key::LiveMemory => "Buffers of one live stream: what is retained for viewers who join and for those who fall behind",
+            Key::Source => {
+                "MPEG transport streams that are received and can be played: PATH=udp://ADDRESS:PORT with commas between; multicast groups are joined"
+            }
             Key::ImportFrom => {
                 "Folder whose files may be copied into the media folder with POST /api/v1/imports or `tactus import`, or \"off\""
             }
@@ -222,9 +260,11 @@ impl Key {
             Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime | Key::ImportFrom => {
                 Kind::Text
             }
+            Key::RecordPaths | Key::RecordFrom | Key::LiveLost | Key::Source => Kind::Text,
+            Key::LiveLatency | Key::LiveTimeout | Key::LiveHold => Kind::Integer,
             Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
-            Key::Memory | Key::Chunk => Kind::Size,
+            Key::Memory | Key::Chunk | Key::LiveMemory => Kind::Size,
             Key::EngineCores => Kind::Cpus,
         }
     }
@@ -261,6 +301,14 @@ impl Key {
             Key::DiskProfile => config.disk_profile = text.parse()?,
             Key::Cache => config.cache = switch(text)?,
             Key::Realtime => config.realtime = switch(text)?,
+            Key::RecordPaths => config.live.record.paths = text.parse()?,
+            Key::RecordFrom => config.live.record.from = text.parse()?,
+            Key::LiveLatency => config.live.latency_ms = number(text, 0, 10_000, " milliseconds")?,
+            Key::LiveLost => config.live.lost = text.parse()?,
+            Key::LiveTimeout => config.live.timeout_s = number(text, 1, 3_600, " seconds")?,
+            Key::LiveHold => config.live.hold_s = number(text, 1, 86_400, " seconds")?,
+            Key::Source => config.live.sources = text.parse()?,
+            Key::LiveMemory => config.live.memory = size(text, MIB, 64 * GIB)?,
             Key::ImportFrom => config.import_from = text.parse()?,
             Key::Log => config.log = text.parse()?,
         }
@@ -297,6 +345,14 @@ impl Key {
             Key::DiskProfile => text(&config.disk_profile),
             Key::Cache => text(&on_off(config.cache)),
             Key::Realtime => text(&on_off(config.realtime)),
+            Key::RecordPaths => text(&config.live.record.paths),
+            Key::RecordFrom => text(&config.live.record.from),
+            Key::LiveLatency => toml::Value::Integer(config.live.latency_ms.into()),
+            Key::LiveLost => text(&config.live.lost),
+            Key::LiveTimeout => toml::Value::Integer(config.live.timeout_s.into()),
+            Key::LiveHold => toml::Value::Integer(config.live.hold_s.into()),
+            Key::Source => text(&config.live.sources),
+            Key::LiveMemory => text(&config.live.memory),
             Key::ImportFrom => text(&config.import_from),
             Key::Log => text(&config.log),
         }

@@ -12,6 +12,7 @@
 mod class;
 pub mod file;
 mod key;
+mod live;
 mod network;
 mod value;
 
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use class::{ClassPaths, ClassQuery, ClassRefused, ClassRules};
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
+pub use live::{LiveConfig, LiveLost, RecordPaths, RecordRefused, RecordRules, Source, Sources};
 pub use network::{List, Net, OwnAddress};
 pub use value::{EngineCores, Folder, HttpListen, IndexCache, LagAction, LogLevel, Poll, ValueError};
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub cache: bool,
     /// Engine cores ask the kernel for real time.
     pub realtime: bool,
+    /// Live channels.
+    pub live: LiveConfig,
     /// Folder whose files may be copied into the media folder.
     pub import_from: Folder,
     /// What is logged.
@@ -122,6 +126,7 @@ impl Default for Config {
             disk_profile: IndexCache::Auto,
             cache: true,
             realtime: false,
+            live: LiveConfig::default(),
             import_from: Folder::Off,
             log: LogLevel::Info,
         }

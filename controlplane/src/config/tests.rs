@@ -46,8 +46,16 @@ fn every_key_can_be_set_in_the_file() {
         cpu-share = 60
         disk-profile = "/var/lib/tactus/disks.json"
         cache = "off"
-        realtime = "on"
-        import-from = "/srv/inbox"
+         record-paths = "live/"
+         record-from = "10.1.0.0/16"
+         live-latency = 500
+         live-lost = "hold"
+         live-timeout = 3
+         live-hold = 600
+         live-memory = "16MiB"
+         source = "live/news=udp://239.1.1.1:5000"
+         realtime = "on"
+         import-from = "/srv/inbox"
         log = "debug"
     "#;
     let expected = Config {
@@ -79,6 +87,15 @@ fn every_key_can_be_set_in_the_file() {
         disk_profile: IndexCache::Dir(PathBuf::from("/var/lib/tactus/disks.json")),
         cache: false,
         realtime: true,
+        live: LiveConfig {
+            record: RecordRules { paths: "live/".parse().unwrap(), from: "10.1.0.0/16".parse().unwrap() },
+            latency_ms: 500,
+            lost: LiveLost::Hold,
+            timeout_s: 3,
+            hold_s: 600,
+            memory: ByteSize(16 << 20),
+            sources: "live/news=udp://239.1.1.1:5000".parse().unwrap(),
+        },
         import_from: Folder::Dir(PathBuf::from("/srv/inbox")),
         log: LogLevel::Debug,
     };
@@ -236,6 +253,25 @@ fn any_config() -> impl Strategy<Value = Config> {
         prop::sample::select(vec!["off", "any", "10.0.0.0/8,::1/128"]),
         prop::sample::select(vec![LagAction::Skip, LagAction::End]),
     );
+    let live = (
+        prop::sample::select(vec!["off", "live/", "a/b,c"]),
+        prop::sample::select(vec!["off", "any", "10.0.0.0/8"]),
+        prop::sample::select(vec![LiveLost::End, LiveLost::Hold]),
+        0..=10_000u32,
+        1..=3600u32,
+        1..=86_400u32,
+        (1u64 << 20)..=(1 << 30),
+        prop::sample::select(vec!["", "a=udp://0.0.0.0:1", "a/b=udp://239.1.1.1:5000,c=udp://[ff02::1]:6"]),
+    );
+    let live = live.prop_map(|(paths, from, lost, latency_ms, timeout_s, hold_s, memory, sources)| LiveConfig {
+        record: RecordRules { paths: paths.parse().unwrap(), from: from.parse().unwrap() },
+        latency_ms,
+        lost,
+        timeout_s,
+        hold_s,
+        memory: ByteSize(memory),
+        sources: sources.parse().unwrap(),
+    });
     let shares = (0..=100u32, 1..=100u32, any::<bool>(), any::<bool>());
     let places = (path, address, http, cores, (cache.clone(), cache), level, rules, (net, ip, gateway));
     let numbers = (
@@ -248,8 +284,8 @@ fn any_config() -> impl Strategy<Value = Config> {
         1..=3600u32,
         100..=3_600_000u32,
     );
-    (places, numbers, any::<bool>(), shares).prop_map(
-        |(places, numbers, busy, (disk_share_percent, cpu_share_percent, cache, realtime))| {
+    (places, numbers, any::<bool>(), shares, live).prop_map(
+        |(places, numbers, busy, (disk_share_percent, cpu_share_percent, cache, realtime), live)| {
             let (media, rtsp, http, engine_cores, (index_cache, disk_profile), log, (class, paths, query, lag_action), (net, ip, gateway)) =
                 places;
             let (half_port, max_sessions, memory, read_ahead_ms, pages, session_timeout_s, stall_timeout_s, lag_max_ms) = numbers;
@@ -278,6 +314,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 disk_profile,
                 cache,
                 realtime,
+                live,
                 import_from: if cache { Folder::Off } else { Folder::Dir(PathBuf::from("/in box")) },
                 log,
             }

@@ -80,6 +80,12 @@ pub enum ValueError {
     /// Not a network.
     #[error("{0:?} is not a network; write \"off\", \"any\", or addresses with the bits that count: \"10.0.0.0/8,::1\"")]
     Network(String),
+    /// Not the beginning of a path.
+    #[error("{0:?} is not the beginning of a path; write \"off\", or several with commas between: \"live/,studio/\"")]
+    RecordPath(String),
+    /// Not a live source.
+    #[error("{0:?} is not a live source; write PATH=udp://ADDRESS:PORT, several with commas between: \"live/news=udp://239.1.1.1:5000\"")]
+    Source(String),
     /// Not a usable path.
     #[error("{0:?} is not a path: it is empty or contains a NUL byte")]
     Path(String),

@@ -93,6 +93,7 @@ fn session() -> SessionStatus {
         lateness: LatenessSummary { packets: 1, mean_us: 1.5, p50_us: 1, p99_us: 2, p999_us: 3, max_us: 4 },
         tracks: vec![TrackStatus { client_cname: Some("c".into()), ..TrackStatus::default() }],
         end_reason: Some("stalled".into()),
+        ingest: Some(IngestStatus::default()),
     }
 }
 

@@ -40,6 +40,16 @@ pub(super) struct Share {
     pub(super) blocks: usize,
 }
 
+/// Numbers of live channels have this bit, those of titles do not.
+const LIVE: u64 = 1 << 63;
+
+impl Share {
+    /// A share of a live channel: what it retains, or what a viewer holds of it, who may be far behind all others.
+    pub(super) fn of_live(channel: u64, chunks: usize) -> Self {
+        Self { title: LIVE | channel, chunks, blocks: usize::MAX }
+    }
+}
+
 impl Buffers {
     /// So many that may be promised.
     pub(super) fn new(max: usize) -> Self {

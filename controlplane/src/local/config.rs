@@ -1,10 +1,13 @@
 //! What the local engine is told at start.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dataplane::delivery::LagPolicy;
 use dataplane::engine::Poll;
 use dataplane::engine::own::OwnNetConfig;
+
+use super::channels::LiveRules;
 
 /// How the local engine is set up.
 #[derive(Clone, Debug)]
@@ -45,4 +48,17 @@ pub struct LocalConfig {
     pub realtime: bool,
     /// Folder that files may be imported from; `None`: nothing is imported.
     pub import_from: Option<PathBuf>,
+    /// How live channels are kept.
+    pub live: LiveRules,
+    /// Transport streams that are received.
+    pub sources: Vec<LiveSourceAt>,
+}
+
+/// A transport stream that is received and can be played.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveSourceAt {
+    /// Where it can be played.
+    pub path: String,
+    /// Where it arrives: an address of ours, or a multicast group.
+    pub addr: SocketAddr,
 }

@@ -11,6 +11,7 @@ use dataplane::engine::net::{ByteStream, SocketControl};
 use dataplane::engine::own::Seat;
 use dataplane::engine::{Command, CoreFacts, Event, Refusal, Reply};
 use dataplane::gdsl::Outcome;
+use dataplane::ingest::Described;
 use pacing::cpu::{Cost, CpuBudget, Work};
 use tokio::sync::oneshot;
 
@@ -30,10 +31,12 @@ const INSIST_EVERY: Duration = Duration::from_millis(20);
 pub(super) type Order = Command<ByteStream, MediaFile>;
 
 /// What an engine core tells without being asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Notice {
     Finished { session: u64, outcome: Outcome },
     StreamClosed { token: u64 },
+    ChannelDescribed { channel: u64, described: Box<Described> },
+    ChannelLost { channel: u64, why: &'static str },
     Transfer { transfer: u64, told: OfTransfer },
 }
 
@@ -221,9 +224,12 @@ impl Core {
                 }
                 Event::Finished { session, outcome } => notice(Notice::Finished { session, outcome }),
                 Event::StreamClosed { token } => notice(Notice::StreamClosed { token }),
+                Event::ChannelLost { channel, why } => notice(Notice::ChannelLost { channel, why }),
+                Event::ChannelDescribed { channel, described } => notice(Notice::ChannelDescribed { channel, described }),
                 Event::TransferOver { transfer, report } => notice(Notice::Transfer { transfer, told: OfTransfer::Over(report) }),
                 Event::TransferGone { transfer } => notice(Notice::Transfer { transfer, told: OfTransfer::Gone }),
                 Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
+                Event::DiscardChannel(_) | Event::DiscardIngest(_) | Event::DiscardReport(_) => {}
                 Event::Stopped => break,
             }
         }
@@ -244,6 +250,8 @@ fn error_of(refusal: Refusal) -> EngineError {
     match refusal {
         Refusal::NoSession | Refusal::NoStream | Refusal::NoTransfer => EngineError::NoSession,
         Refusal::Full => EngineError::Capacity(refusal.to_string()),
+        Refusal::Listen | Refusal::CannotListen => EngineError::Unavailable(refusal.to_string()),
+        Refusal::NoChannel => EngineError::NotFound(refusal.to_string()),
         Refusal::State => EngineError::State(refusal.to_string()),
         Refusal::Unreachable => EngineError::State(refusal.to_string()),
     }

@@ -20,17 +20,18 @@ use pacing::cpu::Work;
 
 use tokio::sync::Notify;
 
+use super::channels::Channels;
 use super::config::LocalConfig;
 use super::core::{Core, Notice};
-use super::disks::{DiskRules, DiskShare, Disks};
+use super::disks::{DiskRules, Disks};
 use super::imports::Imports;
 use super::session::{Inner, Life, Session, position, to_core};
 use super::status::Monitor;
-use super::titles::{Playable, Titles, work_of};
+use super::titles::Titles;
 use super::transfers::Board;
 use crate::engine::{
-    Class, Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started, StreamToken,
-    TrackReady, TrackStart, TrackTransport,
+    AnnouncedTrack, Class, Engine, EngineError, EngineStatus, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionStatus, Started,
+    StreamToken, TrackReady, TrackStart, TrackTransport,
 };
 use crate::net::{Ender, Net};
 use crate::transfer::{ImportRequest, ImportStatus, TransferError};
@@ -39,12 +40,12 @@ use crate::transfer::{ImportRequest, ImportStatus, TransferError};
 const WINDOW_SLACK_NS: u64 = 1_000_000_000;
 
 /// A client's connection whose sending side an engine core has.
-struct Stream {
-    core: Arc<Core>,
+pub(super) struct Stream {
+    pub(super) core: Arc<Core>,
     ender: Ender,
 }
 
-type Streams = HashMap<StreamToken, Stream>;
+pub(super) type Streams = HashMap<StreamToken, Stream>;
 
 /// A stream that an engine core takes over; the core lets go of it again if nobody is left to use it.
 struct Attaching<'a> {
@@ -65,19 +66,20 @@ impl Drop for Attaching<'_> {
 /// The engine in this process.
 pub struct LocalEngine {
     cores: Vec<Arc<Core>>,
-    titles: Arc<Titles>,
-    sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
-    streams: Arc<Mutex<Streams>>,
+    pub(super) titles: Arc<Titles>,
+    pub(super) sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
+    pub(super) streams: Arc<Mutex<Streams>>,
+    pub(super) channels: Arc<Channels>,
     /// Connections of the engine cores' own stacks, by core, and what is rung when they have something to tell. None on kernel sockets.
     sockets: Vec<SocketControl>,
     sockets_bell: Arc<Notify>,
     next_id: AtomicU64,
     monitor: Monitor,
-    disks: Arc<Disks>,
+    pub(super) disks: Arc<Disks>,
     imports: Imports,
     transfers: Arc<Board>,
-    config: LocalConfig,
-    cname: String,
+    pub(super) config: LocalConfig,
+    pub(super) cname: String,
 }
 
 impl LocalEngine {
@@ -102,6 +104,7 @@ impl LocalEngine {
         }
         let sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>> = Arc::default();
         let streams: Arc<Mutex<Streams>> = Arc::default();
+        let channels = Arc::new(Channels::new(config.live));
         let imports = Imports::new(config.import_from.as_deref())?;
         let transfers: Arc<Board> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
@@ -130,11 +133,12 @@ impl LocalEngine {
                 Core::start(index, core_config, seats.next(), config.cpu_share_permille, Box::new(move || bell.notify_one()))?;
             sockets.extend(core_sockets);
             let core = Arc::new(core);
-            let (reader, sessions, streams) = (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams));
+            let (reader, sessions, streams, channels) =
+                (Arc::clone(&core), Arc::clone(&sessions), Arc::clone(&streams), Arc::clone(&channels));
             let board = Arc::clone(&transfers);
             std::thread::Builder::new()
                 .name(format!("events-{index}"))
-                .spawn(move || reader.read_events(|notice| take_notice(&sessions, &streams, &board, notice)))
+                .spawn(move || reader.read_events(|notice| take_notice(&sessions, &streams, &channels, &board, notice)))
                 .map_err(|e| format!("cannot start a thread: {e}"))?;
             cores.push(core);
         }
@@ -149,6 +153,7 @@ impl LocalEngine {
             titles,
             sessions,
             streams,
+            channels,
             sockets,
             sockets_bell,
             next_id,
@@ -195,6 +200,7 @@ impl LocalEngine {
         loop {
             every_second.tick().await;
             self.monitor.poll(&self.cores, &self.disks).await;
+            self.channels.tidy();
         }
     }
 
@@ -215,12 +221,12 @@ impl LocalEngine {
         lock(&self.sessions).get(&id).cloned().ok_or(EngineError::NoSession)
     }
 
-    fn new_id(&self) -> u64 {
+    pub(super) fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The least loaded engine core.
-    fn choose_core(&self) -> Option<Arc<Core>> {
+    pub(super) fn choose_core(&self) -> Option<Arc<Core>> {
         self.cores.iter().min_by_key(|core| core.sessions.load(Ordering::Relaxed)).cloned()
     }
 
@@ -236,59 +242,23 @@ impl LocalEngine {
     }
 
     async fn look_up(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
+        if let Some(channel) = self.channels.look_up(path).await {
+            return Ok(Arc::clone(&channel?.media));
+        }
         let (titles, path) = (Arc::clone(&self.titles), path.to_owned());
         let open = blocking(move || titles.look_up(&path)).await?;
         Ok(Arc::clone(&open.description))
     }
 
-    /// Makes sure that the session has its title open and a place on an engine core.
-    async fn admit(&self, session: &Session, transport: TrackTransport) -> Result<Arc<Core>, EngineError> {
-        let core = match transport {
-            TrackTransport::Interleaved { stream, .. } => {
-                let streams = lock(&self.streams);
-                Some(Arc::clone(&streams.get(&stream).ok_or(EngineError::NoSession)?.core))
-            }
-            TrackTransport::Udp { .. } => None,
-        };
-        if let Some(reserved) = session.core() {
-            return match core {
-                Some(core) if !Arc::ptr_eq(&core, &reserved) => {
-                    Err(EngineError::State("all tracks of a session must be delivered the same way".into()))
-                }
-                _ => Ok(reserved),
-            };
-        }
-        let (titles, path) = (Arc::clone(&self.titles), session.path.clone());
-        let title = blocking(move || titles.open(&path)).await?;
-        let core = core.or_else(|| self.choose_core()).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
-        let (work, disk) = self.guarantee(session, &title).await?;
-        let reservation = core.reserve(title.share(self.config.chunk_bytes), work, disk)?;
-        let mut inner = session.inner();
-        if inner.destroyed {
-            return Err(EngineError::NoSession);
-        }
-        inner.reservation = Some(reservation);
-        inner.title = Some(title);
-        inner.transport = Some(transport);
-        Ok(core)
-    }
-
-    /// What a guaranteed session reserves of a core's and a disk's time; a best-effort one reserves nothing.
-    async fn guarantee(&self, session: &Session, title: &Arc<Playable>) -> Result<(Work, Option<DiskShare>), EngineError> {
-        if session.class == Class::BestEffort {
-            return Ok((Work::default(), None));
-        }
-        let window_ns = self.titles.window_ns;
-        let (disks, title) = (Arc::clone(&self.disks), Arc::clone(title));
-        blocking(move || {
-            let device = title.file.identity().device;
-            let share = disks.reserve(device, &title.open.file_path, title.blocks, window_ns)?;
-            Ok((work_of(&title.open.description, title.blocks, window_ns), share))
-        })
-        .await
+    pub(super) async fn has_title(&self, path: &str) -> bool {
+        let (titles, path) = (Arc::clone(&self.titles), path.to_owned());
+        blocking(move || Ok(titles.exists(&path))).await.unwrap_or(true)
     }
 
     fn plan(&self, session: &Session, from: PlayFrom, to_ns: Option<u64>) -> Result<Option<Box<StartPlan>>, EngineError> {
+        if session.channel.is_some() {
+            return Self::live_plan(session);
+        }
         let inner = session.inner();
         let Inner { title: Some(title), tracks, state, .. } = &*inner else {
             return Err(EngineError::State("no track is set up".into()));
@@ -313,8 +283,16 @@ impl Engine for LocalEngine {
     async fn create_session(&self, path: &str, client: SocketAddr, class: Class) -> Result<SessionCreated, EngineError> {
         let media = self.look_up(path).await?;
         let id = SessionId(self.new_id());
-        lock(&self.sessions).insert(id, Arc::new(Session::new(path, client, class)));
+        let session = match self.channels.at(path) {
+            Some(channel) if media.is_live() => Session::live(path, client, class, channel, false),
+            _ => Session::new(path, client, class),
+        };
+        lock(&self.sessions).insert(id, Arc::new(session));
         Ok(SessionCreated { session: id, media })
+    }
+
+    async fn announce(&self, path: &str, client: SocketAddr, tracks: Vec<AnnouncedTrack>) -> Result<SessionCreated, EngineError> {
+        self.announce_session(path, client, tracks).await
     }
 
     async fn describe(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
@@ -324,6 +302,9 @@ impl Engine for LocalEngine {
     async fn setup_session(&self, id: SessionId, track_id: u32, transport: TrackTransport) -> Result<TrackReady, EngineError> {
         let session = self.session(id)?;
         let _turn = session.turn.lock().await;
+        if let Some(channel) = &session.channel {
+            return self.set_up_live(id, &session, channel, track_id, transport).await;
+        }
         let core = self.admit(&session, transport).await?;
         let (title, track) = {
             let inner = session.inner();
@@ -408,6 +389,11 @@ impl Engine for LocalEngine {
     async fn run_session(&self, id: SessionId) -> Result<(), EngineError> {
         let session = self.session(id)?;
         let _turn = session.turn.lock().await;
+        if session.records {
+            // Its packets are taken in since its tracks were set up.
+            session.inner().state = Life::Playing;
+            return Ok(());
+        }
         let core = session.core().ok_or_else(|| EngineError::State("no track is set up".into()))?;
         // Before the command: the end of a short range may be told before its answer is read.
         let before = std::mem::replace(&mut session.inner().state, Life::Playing);
@@ -434,6 +420,15 @@ impl Engine for LocalEngine {
 
     async fn destroy_session(&self, id: SessionId) {
         let Some(session) = lock(&self.sessions).remove(&id) else { return };
+        if let (true, Some(channel)) = (session.records, &session.channel) {
+            let key = channel.key;
+            let over = matches!(session.inner().state, Life::Failed(_));
+            session.inner().destroyed = true;
+            if !over {
+                channel.core.insist(move |reply| Command::LoseChannel { reply, channel: key }, ());
+            }
+            return;
+        }
         // All that must happen happens before the first wait, so that it happens even when nobody stays to hear of it. Commands keep
         // their order: what is set up in the place that is given back finds it free.
         let sent = {
@@ -477,7 +472,11 @@ impl Engine for LocalEngine {
 
     async fn media(&self) -> Vec<MediaEntry> {
         let titles = Arc::clone(&self.titles);
-        tokio::task::spawn_blocking(move || titles.entries()).await.unwrap_or_default()
+        let files = tokio::task::spawn_blocking(move || titles.entries()).await.unwrap_or_default();
+        let mut all = self.channels.entries();
+        all.extend(files);
+        all.sort_by(|one, other| one.path.cmp(&other.path));
+        all
     }
 
     async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
@@ -532,9 +531,17 @@ impl LocalEngine {
     }
 }
 
-fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mutex<Streams>, board: &Board, notice: Notice) {
+fn take_notice(
+    sessions: &Mutex<HashMap<SessionId, Arc<Session>>>,
+    streams: &Mutex<Streams>,
+    channels: &Channels,
+    board: &Board,
+    notice: Notice,
+) {
     match notice {
         Notice::Transfer { transfer, told } => board.tell(transfer, told),
+        Notice::ChannelDescribed { channel, described } => channels.described(channel, &described),
+        Notice::ChannelLost { channel, why } => LocalEngine::channel_lost(channels, sessions, channel, why),
         Notice::Finished { session, outcome } => {
             let Some(session) = lock(sessions).get(&SessionId(session)).cloned() else { return };
             let state = match outcome {
@@ -554,10 +561,10 @@ fn take_notice(sessions: &Mutex<HashMap<SessionId, Arc<Session>>>, streams: &Mut
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(EngineError::Unavailable(e.to_string())))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

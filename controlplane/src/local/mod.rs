@@ -8,17 +8,21 @@
 //! Admission is decided here, before any engine core hears of a session: a session reserves its place and the buffers that its title can
 //! need at most; a guaranteed one also the disk's and the core's time that it takes. All is given back when it is destroyed.
 
+mod admission;
 mod buffers;
+mod channels;
 mod config;
 mod core;
 mod disks;
 mod engine;
 mod imports;
+mod live;
 mod session;
 mod status;
 mod titles;
 mod transfers;
 
-pub use self::config::LocalConfig;
+pub use self::channels::LiveRules;
+pub use self::config::{LiveSourceAt, LocalConfig};
 pub use self::disks::{DiskRules, KnownDisk, KnownDisks};
 pub use self::engine::LocalEngine;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataplane::engine::{Command, Reply, Transport};
 
+use super::channels::LiveChannel;
 use super::core::{Core, Reservation};
 use super::titles::Playable;
 use crate::engine::{Class, EngineError, SessionId, SessionState, TrackTransport};
@@ -14,6 +15,10 @@ pub(super) struct Session {
     pub(super) path: String,
     pub(super) client: SocketAddr,
     pub(super) class: Class,
+    /// What it plays, or fills, when that is live.
+    pub(super) channel: Option<Arc<LiveChannel>>,
+    /// Its client sends.
+    pub(super) records: bool,
     inner: Mutex<Inner>,
     /// Set-ups, starts and stops of one session are carried out one after the other.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -58,7 +63,12 @@ impl Life {
 
 impl Session {
     pub(super) fn new(path: &str, client: SocketAddr, class: Class) -> Self {
-        Self { path: path.to_owned(), client, class, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        let path = path.to_owned();
+        Self { path, client, class, channel: None, records: false, inner: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn live(path: &str, client: SocketAddr, class: Class, channel: Arc<LiveChannel>, records: bool) -> Self {
+        Self { channel: Some(channel), records, ..Self::new(path, client, class) }
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

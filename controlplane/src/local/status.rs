@@ -156,7 +156,17 @@ pub(super) async fn session_status(id: SessionId, session: &Session) -> Result<S
             Life::Failed(why) => Some(why.to_owned()),
             _ => None,
         },
+        ingest: None,
     };
+    if let (true, Some(channel)) = (session.records, &session.channel) {
+        status.core = channel.core.index as u32;
+        // Of a channel that has ended nothing more is known.
+        status.ingest = channel.status().await.ok();
+        if status.state == SessionState::Playing {
+            status.state = SessionState::Recording;
+        }
+        return Ok(status);
+    }
     let Some(core) = core else { return Ok(status) };
     match core.ask(|reply| Command::SessionStatus { reply, session: id.0, report: Box::default() }).await {
         Ok(Reply::Session(report)) => fill(&mut status, &report),

@@ -54,6 +54,11 @@ impl Titles {
         self.library.get(path).map_err(error_of)
     }
 
+    /// There is a file of this path.
+    pub(super) fn exists(&self, path: &str) -> bool {
+        !matches!(self.look_up(path), Err(EngineError::NotFound(_)))
+    }
+
     /// The title at `path`, ready for delivery. Blocks on the file system.
     pub(super) fn open(&self, path: &str) -> Result<Arc<Playable>, EngineError> {
         let open = self.look_up(path)?;

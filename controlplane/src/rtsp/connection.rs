@@ -77,6 +77,8 @@ pub struct Connection<E: Engine> {
     pub(super) base: String,
     /// The title of the last DESCRIBE and its URL's query: players set tracks up by URLs below `Content-Base`, which has none.
     pub(super) described: Option<(String, Option<String>)>,
+    /// The session of the last ANNOUNCE: some clients do not name it in the requests that follow.
+    pub(super) announced: Option<Arc<Session>>,
     /// Set once the engine has the sending side.
     pub(super) stream: Option<StreamToken>,
     /// Sessions that any request on this connection keeps alive.
@@ -106,6 +108,7 @@ impl<E: Engine> Connection<E> {
             local,
             base: format!("rtsp://{local}/"),
             described: None,
+            announced: None,
             stream: None,
             sessions: Vec::new(),
             channels: Vec::new(),

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dataplane::engine::net::Handover;
+use dataplane::media::description::LIVE;
 use dataplane::media::{MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::{
-    Class, Engine, EngineError, EngineStatus, LatenessSummary, MediaEntry, PlayFrom, SessionCreated, SessionId, SessionState,
-    SessionStatus, Started, StreamToken, TrackReady, TrackStart, TrackTransport,
+    AnnouncedTrack, Class, Engine, EngineError, EngineStatus, LatenessSummary, MediaEntry, PlayFrom, SessionCreated, SessionId,
+    SessionState, SessionStatus, Started, StreamToken, TrackReady, TrackStart, TrackTransport,
 };
 
 /// Distance of sync samples, nanoseconds.
@@ -195,6 +196,13 @@ impl Engine for FakeEngine {
         Ok(SessionCreated { session, media })
     }
 
+    async fn announce(&self, path: &str, client: SocketAddr, tracks: Vec<AnnouncedTrack>) -> Result<SessionCreated, EngineError> {
+        let mut media = MediaDescription { container: LIVE.into(), duration_ns: 0, size_bytes: 0, ..sample_media() };
+        media.tracks.truncate(tracks.len());
+        self.state().titles.insert(path.to_owned(), Ok(Arc::new(media)));
+        self.create_session(path, client, Class::Guaranteed).await
+    }
+
     async fn describe(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
         let state = self.state();
         if state.unavailable {
@@ -276,6 +284,7 @@ impl Engine for FakeEngine {
                 lateness: LatenessSummary::default(),
                 tracks: Vec::new(),
                 end_reason: None,
+                ingest: None,
             })
         })
     }

@@ -4,22 +4,23 @@ use std::sync::Arc;
 
 use rtsp_types::{Method, StatusCode, headers};
 
+use super::announce;
 use super::connection::{Channels, Closed, Connection, Outcome, Wire};
 use super::normalise::Request;
 use super::range::{self, NptRange, RangeError, Start, seconds};
 use super::reply::{METHODS, Reply};
-use super::session::{Phase, Session, SessionState, SetUpTrack};
+use super::session::{Phase, Recording, Session, SessionState, SetUpTrack};
 use super::target::Target;
 use super::transport::{self, Lower};
 use crate::config::ClassRefused;
-use crate::engine::{self, Class, Engine, EngineError, PlayFrom, Started, TrackTransport};
+use crate::engine::{self, Class, Engine, EngineError, PlayFrom, SessionCreated, Started, TrackTransport};
 use crate::sdp;
 
 /// Characters of a `User-Agent` that are kept.
 const USER_AGENT_CHARS_MAX: usize = 120;
 
 /// A refusal is an answer as well: `?` leads to it.
-type Answer<T = Reply> = Result<T, Reply>;
+pub(super) type Answer<T = Reply> = Result<T, Reply>;
 
 impl<E: Engine> Connection<E> {
     /// Answers one request.
@@ -39,9 +40,9 @@ impl<E: Engine> Connection<E> {
             Method::Teardown => self.teardown(request).await,
             Method::GetParameter => self.parameter(request, true),
             Method::SetParameter => self.parameter(request, false),
-            Method::Announce | Method::Record | Method::Redirect => {
-                Err(Reply::refusal(StatusCode::MethodNotAllowed, "this server only plays").with("Allow", METHODS))
-            }
+            Method::Announce => self.announce(request).await,
+            Method::Record => return Ok(self.record(request).await.unwrap_or_else(Outcome::from)),
+            Method::Redirect => Err(Reply::refusal(StatusCode::MethodNotAllowed, "this server is not redirected").with("Allow", METHODS)),
             Method::PlayNotify | Method::Extension(_) => Err(Reply::new(StatusCode::NotImplemented).with("Public", METHODS)),
         };
         Ok(answer.unwrap_or_else(|refusal| refusal).into())
@@ -84,9 +85,23 @@ impl<E: Engine> Connection<E> {
     async fn plan_setup(&mut self, request: &Request) -> Answer<SetupPlan> {
         let existing = self.named_session(request)?;
         let target = target_of(request)?;
+        let existing = existing.or_else(|| self.announced_session(&target));
         let choice = request.header(&headers::TRANSPORT).and_then(transport::choose).ok_or_else(|| {
             Reply::refusal(StatusCode::UnsupportedTransport, "RTP/AVP by unicast UDP or RTP/AVP/TCP interleaved is available")
         })?;
+        if let Some((session, recording)) = existing.as_ref().and_then(|session| Some((session, session.recording.as_ref()?))) {
+            let url = request.uri.clone().unwrap_or_default();
+            let place = announce::track_at(&recording.tracks, &session.path, &target.path, &url);
+            let place = place.or(target.track_id.and_then(|id| (id as usize).checked_sub(1)).filter(|&at| at < recording.tracks.len()));
+            let place = place.ok_or_else(|| Reply::refusal(StatusCode::NotFound, "no such track was announced"))?;
+            if !choice.record {
+                return Err(Reply::refusal(StatusCode::UnsupportedTransport, "tracks that were announced need mode=record"));
+            }
+            return Ok(SetupPlan { session: Arc::clone(session), made_here: false, track_id: place as u32 + 1, url, choice });
+        }
+        if choice.record {
+            return Err(Reply::refusal(StatusCode::MethodNotValidInThisState, "ANNOUNCE comes before a SETUP with mode=record"));
+        }
         let (session, made_here) = match existing {
             Some(session) if session.path == target.path => (session, false),
             Some(_) => {
@@ -126,14 +141,25 @@ impl<E: Engine> Connection<E> {
 
     async fn make_session(&mut self, target: &Target, request: &Request) -> Answer<Arc<Session>> {
         let class = self.class_of(target)?;
-        let path = &target.path;
-        let created = self.service.engine.create_session(path, self.peer, class).await?;
+        let created = self.service.engine.create_session(&target.path, self.peer, class).await?;
+        Ok(self.keep_session(created, target.path.clone(), class, request, None))
+    }
+
+    /// Registers a session that the engine made.
+    pub(super) fn keep_session(
+        &mut self,
+        created: SessionCreated,
+        path: String,
+        class: Class,
+        request: &Request,
+        recording: Option<Recording>,
+    ) -> Arc<Session> {
         let user_agent = request.header(&headers::USER_AGENT).unwrap_or_default().chars().take(USER_AGENT_CHARS_MAX).collect();
         let number = self.service.sessions.next_number();
-        let session = Session::new(number, created, path.clone(), class, self.peer, user_agent);
+        let session = Session::new(number, created, path, class, self.peer, user_agent, recording);
         self.service.add(Arc::clone(&session));
         self.sessions.push(Arc::clone(&session));
-        Ok(session)
+        session
     }
 
     async fn carry_out_setup(&mut self, plan: SetupPlan, wire: &mut impl Wire) -> Result<Reply, Closed> {
@@ -209,8 +235,13 @@ impl<E: Engine> Connection<E> {
             None => None,
         };
         let session = self.needed_session(request)?;
+        if session.recording.is_some() {
+            return Err(Reply::refusal(StatusCode::MethodNotValidInThisState, "this session records; RECORD starts it"));
+        }
         let mut state = session.state.lock().await;
         check_aggregate(request, &session, &state)?;
+        // What is live is played from now on, whatever was asked for.
+        let asked = asked.filter(|_| !session.media.is_live());
 
         let from_where_it_is = asked.is_none_or(|range| range == NptRange { start: Start::Position, end_ns: None });
         let mut from = PlayFrom::Position;
@@ -252,6 +283,9 @@ impl<E: Engine> Connection<E> {
 
     async fn pause(&mut self, request: &Request) -> Answer {
         let session = self.needed_session(request)?;
+        if session.recording.is_some() {
+            return Err(Reply::refusal(StatusCode::MethodNotValidInThisState, "what is recorded cannot be paused; TEARDOWN ends it"));
+        }
         let mut state = session.state.lock().await;
         check_aggregate(request, &session, &state)?;
         match &state.phase {
@@ -260,7 +294,7 @@ impl<E: Engine> Connection<E> {
             Phase::Playing(_) => match self.service.engine.stop_session(session.engine_id).await {
                 Ok(position_ns) => {
                     state.phase = Phase::Paused;
-                    let range = format!("npt={}-", seconds(position_ns));
+                    let range = if session.media.is_live() { "npt=now-".to_owned() } else { format!("npt={}-", seconds(position_ns)) };
                     Ok(with_session(Reply::ok(), Some(&session)).with("Range", range))
                 }
                 Err(error) => {
@@ -303,7 +337,7 @@ impl<E: Engine> Connection<E> {
     }
 
     /// The session that the request names, which this keeps alive; 454 when there is none of that name for this client.
-    fn named_session(&self, request: &Request) -> Answer<Option<Arc<Session>>> {
+    pub(super) fn named_session(&self, request: &Request) -> Answer<Option<Arc<Session>>> {
         let Some(header) = request.header(&headers::SESSION) else { return Ok(None) };
         // Some clients repeat the timeout parameter.
         let id = header.split(';').next().unwrap_or_default().trim();
@@ -345,7 +379,7 @@ impl From<RangeError> for Reply {
     }
 }
 
-fn with_session(reply: Reply, session: Option<&Session>) -> Reply {
+pub(super) fn with_session(reply: Reply, session: Option<&Session>) -> Reply {
     match session {
         Some(session) => reply.with("Session", session.id.clone()),
         None => reply,
@@ -353,7 +387,7 @@ fn with_session(reply: Reply, session: Option<&Session>) -> Reply {
 }
 
 /// The title that the request names; 404 when the URL cannot name one.
-fn target_of(request: &Request) -> Answer<Target> {
+pub(super) fn target_of(request: &Request) -> Answer<Target> {
     let uri = request.uri.as_deref().ok_or_else(|| Reply::refusal(StatusCode::BadRequest, "this method needs a URL"))?;
     Target::parse(uri)
         .filter(|target| !target.path.is_empty())
@@ -363,13 +397,13 @@ fn target_of(request: &Request) -> Answer<Target> {
 /// What a request within a session names: `None` for `*` or the server's root, which stand for the session as a whole.
 fn session_target(request: &Request, session: &Session) -> Answer<Option<Target>> {
     let Some(uri) = request.uri.as_deref() else { return Ok(None) };
-    let target = Target::parse(uri).filter(|target| target.path.is_empty() || target.path == session.path);
+    let target = Target::parse(uri).filter(|target| target.path.is_empty() || session.is_named_by(&target.path));
     let target = target.ok_or_else(|| Reply::refusal(StatusCode::NotFound, "the session plays another title"))?;
     Ok(Some(target).filter(|target| !target.path.is_empty() || target.track_id.is_some()))
 }
 
 /// PLAY and PAUSE work on the whole session; a track's URL will do when it is the only one.
-fn check_aggregate(request: &Request, session: &Session, state: &SessionState) -> Answer<()> {
+pub(super) fn check_aggregate(request: &Request, session: &Session, state: &SessionState) -> Answer<()> {
     if session.has_ended() {
         return Err(Reply::new(StatusCode::SessionNotFound));
     }
@@ -394,9 +428,8 @@ fn play_reply(request: &Request, session: &Session, state: &SessionState, starte
     // first packet, while its clock begins one reordering delay earlier.
     let to_the_end = started.to_ns >= session.media.duration_ns;
     let end = if to_the_end { String::new() } else { seconds(started.to_ns) };
-    let mut reply = with_session(Reply::ok(), Some(session))
-        .with("Range", format!("npt={}-{end}", seconds(started.from_ns)))
-        .with("RTP-Info", info.collect::<Vec<_>>().join(","));
+    let range = if session.media.is_live() { "npt=now-".to_owned() } else { format!("npt={}-{end}", seconds(started.from_ns)) };
+    let mut reply = with_session(Reply::ok(), Some(session)).with("Range", range).with("RTP-Info", info.collect::<Vec<_>>().join(","));
     // RFC 2326 sections 12.34, 12.35: the answer says the value that holds.
     for (name, header) in [("Scale", headers::SCALE), ("Speed", headers::SPEED)] {
         if request.header(&header).is_some() {

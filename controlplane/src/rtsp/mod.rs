@@ -12,6 +12,7 @@
 //! - [`connection`], `methods`: one client connection, one method each.
 //! - [`server`]: sockets, limits, deadlines, stop.
 
+pub mod announce;
 pub mod connection;
 pub mod counters;
 pub mod fake_engine;
@@ -20,6 +21,7 @@ pub mod idle;
 mod methods;
 pub mod normalise;
 pub mod range;
+mod record;
 pub mod reply;
 pub mod server;
 pub mod service;

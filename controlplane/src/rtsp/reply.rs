@@ -12,7 +12,7 @@ use crate::engine::EngineError;
 /// `Server` header.
 pub const SERVER: &str = concat!("Tactus/", env!("CARGO_PKG_VERSION"));
 /// Methods that the server knows, for `Public` and `Allow`.
-pub const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER";
+pub const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER, ANNOUNCE, RECORD";
 /// Longest reason phrase of our own making.
 const REASON_CHARS_MAX: usize = 160;
 

@@ -22,7 +22,7 @@ use super::counters::RtspCounters;
 use super::idle::{IdleClock, Patience};
 use super::reply::Reply;
 use super::service::{Service, SessionDirectory};
-use crate::config::ClassRules;
+use crate::config::{ClassRules, RecordRules};
 use crate::engine::Engine;
 use crate::net::{Listener, Net, Stream};
 
@@ -56,6 +56,8 @@ pub struct RtspConfig {
     pub connections_per_ip_max: Option<u32>,
     /// Which sessions are guaranteed.
     pub classes: ClassRules,
+    /// Who may record where.
+    pub record: RecordRules,
 }
 
 impl Default for RtspConfig {
@@ -69,6 +71,7 @@ impl Default for RtspConfig {
             connections_max: 10_240,
             connections_per_ip_max: None,
             classes: ClassRules::default(),
+            record: RecordRules::default(),
         }
     }
 }
@@ -91,7 +94,8 @@ impl<E: Engine> RtspServer<E> {
     pub async fn bind(config: RtspConfig, engine: Arc<E>, net: &Net) -> io::Result<Self> {
         let listener = net.listen(config.addr).await?;
         let local_addr = listener.local_addr()?;
-        let service = Arc::new(Service::new(engine, config.session_timeout).with_classes(config.classes.clone()));
+        let service =
+            Arc::new(Service::new(engine, config.session_timeout).with_classes(config.classes.clone()).with_record(config.record.clone()));
         Ok(Self { config: Arc::new(config), listener, local_addr, service, per_ip: PerIp::default() })
     }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::counters::RtspCounters;
 use super::session::{Session, SessionTable};
-use crate::config::ClassRules;
+use crate::config::{ClassRules, RecordRules};
 use crate::engine::{Engine, EngineError, SessionId, SessionState};
 
 /// How often the engine is asked for the state of a session (SYSTEMS 1.1).
@@ -78,12 +78,26 @@ pub struct Service<E> {
     pub session_timeout: Duration,
     /// Which sessions are guaranteed.
     pub classes: ClassRules,
+    /// Who may record where.
+    pub record: RecordRules,
 }
 
 impl<E: Engine> Service<E> {
     /// A service without sessions.
     pub fn new(engine: Arc<E>, session_timeout: Duration) -> Self {
-        Self { engine, sessions: Arc::default(), counters: Arc::default(), session_timeout, classes: ClassRules::default() }
+        Self {
+            engine,
+            sessions: Arc::default(),
+            counters: Arc::default(),
+            session_timeout,
+            classes: ClassRules::default(),
+            record: RecordRules::default(),
+        }
+    }
+
+    /// The same with other rules about recording.
+    pub fn with_record(self, record: RecordRules) -> Self {
+        Self { record, ..self }
     }
 
     /// The same with other rules about classes.
@@ -160,6 +174,10 @@ impl<E: Engine> Service<E> {
                     session.heard_ago(Duration::from_nanos(age_ns));
                 }
                 if session.is_interleaved() && status.state == SessionState::Playing {
+                    session.touch();
+                }
+                // Who sends lives; an engine gives up one that does not.
+                if status.state == SessionState::Recording {
                     session.touch();
                 }
             }

@@ -10,6 +10,7 @@ use dataplane::media::MediaDescription;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::announce::Announced;
 use crate::engine::{Class, SessionCreated, SessionId, Started, StreamToken, TrackTransport};
 
 /// A track that a client set up.
@@ -53,6 +54,13 @@ impl SessionState {
     }
 }
 
+/// What a client that records has announced.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// Its tracks, in order; their ids are their places, counted from 1.
+    pub tracks: Vec<Announced>,
+}
+
 /// One session.
 #[derive(Debug)]
 pub struct Session {
@@ -68,6 +76,8 @@ pub struct Session {
     pub class: Class,
     /// What the title is.
     pub media: Arc<MediaDescription>,
+    /// What its client announced, if it is going to send.
+    pub recording: Option<Recording>,
     /// The connection that made it.
     pub client: SocketAddr,
     /// `User-Agent` of its SETUP.
@@ -85,7 +95,15 @@ pub struct Session {
 
 impl Session {
     /// A session that the engine just made.
-    pub fn new(number: u64, created: SessionCreated, path: String, class: Class, client: SocketAddr, user_agent: String) -> Arc<Self> {
+    pub fn new(
+        number: u64,
+        created: SessionCreated,
+        path: String,
+        class: Class,
+        client: SocketAddr,
+        user_agent: String,
+        recording: Option<Recording>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             // 128 bits of the thread's cryptographic generator (RFC 2326 section 3.4: at least eight octets, chosen randomly).
             id: format!("{:032x}", rand::random::<u128>()),
@@ -94,6 +112,7 @@ impl Session {
             path,
             class,
             media: created.media,
+            recording,
             client,
             user_agent,
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -104,6 +123,12 @@ impl Session {
             hangups: Mutex::default(),
             ended: AtomicBool::new(false),
         })
+    }
+
+    /// A request for `path` may be meant for this session: for one that records, that of a track is below its own.
+    pub fn is_named_by(&self, path: &str) -> bool {
+        let below = || path.strip_prefix(self.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        path == self.path || self.recording.is_some() && below()
     }
 
     /// The client was heard of now.

@@ -1,7 +1,7 @@
 //! The `Transport` header (RFC 2326 section 12.39): which of the client's offers is taken, and the answer.
 //!
 //! The header is a list of alternatives in order of preference; the first one that this server can do is chosen. It can do RTP/AVP over
-//! unicast UDP and interleaved in the RTSP connection. Multicast, RTP/SAVP, recording and the like are passed over. `destination` and
+//! unicast UDP and interleaved in the RTSP connection, both to play and to record. Multicast, RTP/SAVP and the like are passed over. `destination` and
 //! `source` are never followed: media goes to the address that the RTSP connection comes from, or a server becomes a cannon (RFC 2326
 //! section 16).
 
@@ -33,6 +33,8 @@ pub struct Choice {
     pub specifier: &'static str,
     /// Lower transport.
     pub lower: Lower,
+    /// The client sends.
+    pub record: bool,
 }
 
 /// Chooses among the alternatives of a `Transport` header; `None` when none can be done (461).
@@ -51,7 +53,11 @@ pub fn answer(choice: &Choice, channels: (u8, u8), ready: &TrackReady) -> String
     if let (Lower::Udp { .. }, Some((rtp, rtcp))) = (choice.lower, ready.server_ports) {
         let _ = write!(out, ";server_port={rtp}-{rtcp}");
     }
-    let _ = write!(out, ";ssrc={:08X};mode=\"PLAY\"", ready.ssrc);
+    if choice.record {
+        out.push_str(";mode=\"RECORD\"");
+    } else {
+        let _ = write!(out, ";ssrc={:08X};mode=\"PLAY\"", ready.ssrc);
+    }
     out
 }
 
@@ -61,7 +67,7 @@ fn alternative(text: &str) -> Option<Choice> {
     let specifier = parameters.next()?;
     let specifier = ["RTP/AVP", "RTP/AVP/UDP", "RTP/AVP/TCP"].into_iter().find(|known| known.eq_ignore_ascii_case(specifier))?;
     let tcp = specifier == "RTP/AVP/TCP";
-    let (mut client_port, mut interleaved) = (None, None);
+    let (mut client_port, mut interleaved, mut record) = (None, None, false);
     for parameter in parameters {
         let (name, value) = parameter.split_once('=').map_or((parameter, ""), |(name, value)| (name.trim(), value.trim()));
         if name.eq_ignore_ascii_case("multicast") {
@@ -73,9 +79,11 @@ fn alternative(text: &str) -> Option<Choice> {
         } else if name.eq_ignore_ascii_case("mode") {
             // RFC 2326: mode = <"> 1#Method <">; clients also send it bare.
             let methods = value.trim_matches('"');
-            if !methods.split(',').any(|method| method.trim().eq_ignore_ascii_case("PLAY")) {
+            let has = |name: &str| methods.split(',').any(|method| method.trim().eq_ignore_ascii_case(name));
+            if !has("PLAY") && !has("RECORD") {
                 return None;
             }
+            record = !has("PLAY");
         }
     }
     let lower = match (tcp, interleaved, client_port) {
@@ -83,7 +91,7 @@ fn alternative(text: &str) -> Option<Choice> {
         (false, _, Some((rtp_port, rtcp_port))) if rtp_port != 0 && rtcp_port != 0 => Lower::Udp { rtp_port, rtcp_port },
         _ => return None,
     };
-    Some(Choice { specifier, lower })
+    Some(Choice { specifier, lower, record })
 }
 
 /// A number of a port or channel pair.
@@ -133,11 +141,15 @@ mod tests {
     use super::*;
 
     fn udp(specifier: &'static str, rtp_port: u16, rtcp_port: u16) -> Option<Choice> {
-        Some(Choice { specifier, lower: Lower::Udp { rtp_port, rtcp_port } })
+        Some(Choice { specifier, lower: Lower::Udp { rtp_port, rtcp_port }, record: false })
     }
 
     fn tcp(channels: Option<(u8, u8)>) -> Option<Choice> {
-        Some(Choice { specifier: "RTP/AVP/TCP", lower: Lower::Interleaved { channels } })
+        Some(Choice { specifier: "RTP/AVP/TCP", lower: Lower::Interleaved { channels }, record: false })
+    }
+
+    fn recording(choice: Option<Choice>) -> Option<Choice> {
+        choice.map(|choice| Choice { record: true, ..choice })
     }
 
     #[test]
@@ -151,8 +163,9 @@ mod tests {
             ("RTP/AVP/TCP;unicast;mode=play", tcp(None)),
             ("RTP/AVP/TCP;unicast;mode=\"PLAY\"", tcp(None)),
             ("RTP/AVP/TCP;unicast;mode=\"RECORD,PLAY\";interleaved=0-1", tcp(Some((0, 1)))),
-            ("RTP/AVP/TCP;unicast;mode=\"RECORD\"", None),
-            ("RTP/AVP/TCP;unicast;mode=record", None),
+            ("RTP/AVP/TCP;unicast;mode=\"RECORD\"", recording(tcp(None))),
+            ("RTP/AVP/TCP;unicast;mode=record", recording(tcp(None))),
+            ("RTP/AVP/TCP;unicast;mode=redirect", None),
             ("RTP/AVP/TCP;multicast", None),
             ("RTP/AVP;multicast;port=3456-3457;ttl=16", None),
             ("RTP/AVP;multicast,RTP/AVP;unicast;client_port=6-7,RTP/AVP/TCP", udp("RTP/AVP", 6, 7)),

@@ -1,22 +1,24 @@
 //! The destination of a track: packetises its samples and sends every packet at its due time, with RTCP beside it.
 
+mod feed;
 mod lag;
 mod packet;
 
 use std::sync::Arc;
 
 use hugepages::{Hint, prefetch_at};
-use pacing::schedule::{self, ns_to_rtp, rtp_timestamp, ticks_to_ns};
+use pacing::schedule::{self, ns_to_rtp};
 use stack::host::{FlowId, Host, StreamError, StreamId};
 
 use super::plan::{Timeline, TrackPlan};
 use super::walk::BlockWalk;
 use crate::disks::Disk;
-use crate::gdsl::{IoBatch, IssueModule, NextUpcall, Outcome};
-use crate::media::{Sample, Title};
+use crate::gdsl::{IoBatch, IssueModule, NextUpcall, Outcome, TapeId};
+use crate::media::{Codec, Sample, Title, TrackKind};
 use crate::payload::Packetiser;
 use crate::rtp::sender::REPORT_BYTES_MAX;
 use crate::rtp::{HEADER_BYTES, RtpSender, SenderSetup, TimeMap, interleaved};
+use feed::{Feed, Next, TapeFeed, TitleFeed};
 pub use lag::{LagAction, LagPolicy};
 use packet::{Blocked, Missing, Place, packetise};
 
@@ -36,6 +38,8 @@ const SAMPLES_PER_UPCALL: u32 = 64;
 const HINT_LINES: usize = 6;
 /// How soon to look again when the layer below takes nothing.
 const BLOCKED_RETRY_NS: u64 = 1_000_000;
+/// How long to wait at the end of a tape before looking whether it goes on.
+const TAPE_PATIENCE_NS: u64 = 100_000_000;
 
 /// Where a track's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,14 @@ struct Current {
 }
 
 impl Current {
+    /// The beginning of a sample whose first byte lies in the block of this number; `times` are decode time, time until the next sample,
+    /// and RTP time.
+    fn new(sample: Sample, block: u64, block_bytes: u64, times: (i64, u64, u32)) -> Self {
+        let block_end = (sample.offset / block_bytes + 1) * block_bytes;
+        let (dts_ns, span_ns, rtp_ts) = times;
+        Self { sample, taken: 0, block, block_end, dts_ns, span_ns, rtp_ts }
+    }
+
     /// File offset of the next byte.
     fn at(&self) -> u64 {
         self.sample.offset + u64::from(self.taken)
@@ -137,16 +149,12 @@ struct HeldBack {
 /// The destination module of one track.
 #[derive(Debug)]
 pub struct TrackSender {
-    title: Arc<Title>,
-    track: usize,
+    feed: Feed,
     config: TrackSenderConfig,
     packetiser: Packetiser,
     outlet: Option<Outlet>,
     timeline: Timeline,
-    next: u32,
-    end: u32,
     current: Option<Current>,
-    walk: BlockWalk,
     /// Blocks that were taken out of the link in this range.
     released: u64,
     /// RTP time of presentation time 0 in this range, before wrapping.
@@ -168,6 +176,26 @@ pub struct TrackSender {
 impl TrackSender {
     /// A sender of the track at position `track` of `title`; its outlet is set by the engine core.
     pub fn new(title: Arc<Title>, track: usize, config: TrackSenderConfig, cname: &str) -> Option<Self> {
+        let packetiser = Packetiser::new(&title.tracks.get(track)?.codec, config.packet_bytes_max - HEADER_BYTES);
+        let feed = TitleFeed {
+            title,
+            track,
+            next: 0,
+            end: 0,
+            walk: BlockWalk::default(),
+            rtp_zero: config.rtp_base,
+            clock_rate: config.clock_rate,
+        };
+        Some(Self::of(Feed::Title(feed), packetiser, config, cname))
+    }
+
+    /// A sender of records of this codec; its tape and its outlet are set by the engine core.
+    pub fn live(codec: &Codec, kind: TrackKind, config: TrackSenderConfig, cname: &str) -> Self {
+        let packetiser = Packetiser::new(codec, config.packet_bytes_max - HEADER_BYTES);
+        Self::of(Feed::Tape(TapeFeed::new(kind, config.clock_rate)), packetiser, config, cname)
+    }
+
+    fn of(feed: Feed, packetiser: Packetiser, config: TrackSenderConfig, cname: &str) -> Self {
         let setup = SenderSetup {
             ssrc: config.ssrc,
             payload_type: config.payload_type,
@@ -175,17 +203,12 @@ impl TrackSender {
             clock_rate: config.clock_rate,
             seed: config.seed,
         };
-        let packetiser = Packetiser::new(&title.tracks.get(track)?.codec, config.packet_bytes_max - HEADER_BYTES);
-        Some(Self {
-            title,
-            track,
+        Self {
+            feed,
             packetiser,
             outlet: None,
             timeline: Timeline::default(),
-            next: 0,
-            end: 0,
             current: None,
-            walk: BlockWalk::default(),
             released: 0,
             rtp_zero: config.rtp_base,
             highest_rtp_ts: None,
@@ -199,7 +222,7 @@ impl TrackSender {
             status: TrackSenderStatus::default(),
             over: false,
             config,
-        })
+        }
     }
 
     /// Sets where packets go.
@@ -242,7 +265,8 @@ impl TrackSender {
         self.over
     }
 
-    /// Prepares for the range of `plan`, which starts at presentation time `from_ns`. The pair's link must be empty.
+    /// Prepares for the range of `plan`, which starts at presentation time `from_ns`; of a live delivery, for a start from where the tape
+    /// is then ([`Self::start_live`]). The pair's link must be empty.
     ///
     /// Sequence numbers and RTP time go on over the jump (RFC 2326 appendix B): the new range starts `gap_ns` after the highest RTP
     /// time sent so far.
@@ -254,14 +278,32 @@ impl TrackSender {
         };
         self.rtp_zero = start.wrapping_sub(ns_to_rtp(from_ns as i64, rate));
         self.timeline = Timeline { start_dts_ns, anchor_ns: None };
-        (self.next, self.end) = (plan.first, plan.end);
-        (self.walk, self.released) = (BlockWalk::default(), 0);
+        match &mut self.feed {
+            Feed::Title(feed) => feed.prepare(plan, self.rtp_zero),
+            Feed::Tape(feed) => feed.prepare(start),
+        }
+        self.released = 0;
         if self.held_back.take().is_some() {
             self.rtp.take_back();
         }
         (self.current, self.over) = (None, false);
         self.rtp.restart();
         (self.blocked_since_ns, self.skips_in_a_row) = (None, 0);
+    }
+
+    /// The tape that a live sender's records are on.
+    pub fn set_tape(&mut self, tape: TapeId) {
+        if let Feed::Tape(feed) = &mut self.feed {
+            feed.tape = tape;
+        }
+    }
+
+    /// Where a live delivery that was prepared begins: at the record at `offset` if that is a mark, else at the next record from there on
+    /// that a decoder can start with. What was decoded at `start_ns` on the engine core's clock is the start of the range.
+    pub fn start_live(&mut self, offset: u64, is_mark: bool, start_ns: u64, block_bytes: u64) {
+        if let Feed::Tape(feed) = &mut self.feed {
+            feed.start(offset, is_mark, start_ns, block_bytes);
+        }
     }
 
     /// Sets the time line's anchor; `None` stops delivery where it is.
@@ -280,7 +322,11 @@ impl TrackSender {
 
     fn time_map<H: Host, D: Disk>(&self, now_ns: u64, io: &IoBatch<'_, H, D>) -> (u64, TimeMap) {
         let (unix_ns, clock_rate) = (io.unix_ns_at(now_ns), self.config.clock_rate);
-        let rtp_timestamp = self.rtp_zero.wrapping_add(ns_to_rtp(self.timeline.dts_at(now_ns), clock_rate));
+        let media_ns = self.timeline.dts_at(now_ns);
+        let rtp_timestamp = match &self.feed {
+            Feed::Title(_) => self.rtp_zero.wrapping_add(ns_to_rtp(media_ns, clock_rate)),
+            Feed::Tape(feed) => feed.rtp_at(media_ns),
+        };
         (unix_ns, TimeMap { unix_ns, rtp_timestamp, clock_rate })
     }
 
@@ -315,27 +361,17 @@ impl TrackSender {
         self.send_rtcp(packet.get(..len).unwrap_or(&[]), io);
     }
 
-    /// Makes sure that there is a current sample; `None` at the end of the range.
-    fn current(&mut self, block_bytes: u64) -> Option<Current> {
-        if self.current.is_some() {
-            return self.current;
+    /// Makes sure that there is a current sample.
+    fn current<H: Host, D: Disk>(&mut self, io: &mut IoBatch<'_, H, D>) -> Next {
+        if let Some(current) = self.current {
+            return Next::Sample(current);
         }
-        if self.next >= self.end {
-            return None;
+        let next = self.feed.next(&mut self.released, io);
+        if let Next::Sample(current) = &next {
+            self.packetiser.begin(current.sample.size, current.sample.sync);
+            self.current = Some(*current);
         }
-        let track = self.title.tracks.get(self.track)?;
-        let sample = track.samples.get(self.next)?;
-        let dts_ns = ticks_to_ns(sample.dts, track.timescale);
-        let next_dts_ns = ticks_to_ns(sample.dts.saturating_add(i64::from(sample.duration)), track.timescale);
-        let pts = sample.dts.saturating_add(i64::from(sample.cts_offset));
-        let rtp_ts = rtp_timestamp(self.rtp_zero, pts, track.timescale, self.config.clock_rate);
-        self.next += 1;
-        self.packetiser.begin(sample.size, sample.sync);
-        let span_ns = next_dts_ns.saturating_sub(dts_ns).max(0) as u64;
-        let block = self.walk.enter(sample.offset, sample.size, block_bytes);
-        let block_end = (sample.offset / block_bytes + 1) * block_bytes;
-        self.current = Some(Current { sample, taken: 0, block, block_end, dts_ns, span_ns, rtp_ts });
-        self.current
+        next
     }
 
     /// When the next packet of the current sample is due.
@@ -423,6 +459,19 @@ impl TrackSender {
         }
     }
 
+    /// The end is due when the last sample has been on show for its time.
+    fn end<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        let delay_ns = if matches!(self.outlet, Some(Outlet::Udp { .. })) { GOODBYE_DELAY_NS } else { 0 };
+        match self.timeline.due_ns(self.end_dts_ns()).map(|at_ns| at_ns.saturating_add(delay_ns)) {
+            Some(at_ns) if at_ns > now_ns => NextUpcall::At(at_ns),
+            _ => {
+                self.over = true;
+                io.finish(Outcome::Ended);
+                NextUpcall::Never
+            }
+        }
+    }
+
     fn fail<H: Host, D: Disk>(&mut self, why: &'static str, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         self.over = true;
         io.finish(Outcome::Failed(why));
@@ -433,6 +482,7 @@ impl TrackSender {
     fn blocked<H: Host, D: Disk>(&mut self, why: Blocked, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         match why {
             Blocked::Host => NextUpcall::At(now_ns + CATCH_UP_GAP_NS.start()),
+            Blocked::Data if matches!(self.feed, Feed::Tape(_)) => self.wait_for_tape(now_ns, io),
             Blocked::Data => match self.missing(io) {
                 Missing::OnItsWay => self.wait_for_data(now_ns, io),
                 Missing::Nothing => self.blocked(Blocked::BadSample, now_ns, io),
@@ -470,20 +520,14 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
         }
         self.report_if_due(now_ns, io);
         let burst = if matches!(self.outlet, Some(Outlet::Stream { .. })) { STREAM_BURST_PACKETS } else { BURST_PACKETS };
-        let block_bytes = io.block_bytes() as u64;
         let (mut sent, mut finished) = (0, 0);
         loop {
-            let Some(current) = self.current(block_bytes) else {
-                // The end is due when the last sample has been on show for its time.
-                let delay_ns = if matches!(self.outlet, Some(Outlet::Udp { .. })) { GOODBYE_DELAY_NS } else { 0 };
-                return match self.timeline.due_ns(self.end_dts_ns()).map(|at_ns| at_ns.saturating_add(delay_ns)) {
-                    Some(at_ns) if at_ns > now_ns => NextUpcall::At(at_ns),
-                    _ => {
-                        self.over = true;
-                        io.finish(Outcome::Ended);
-                        NextUpcall::Never
-                    }
-                };
+            let current = match self.current(io) {
+                Next::Sample(current) => current,
+                Next::NotYet => return NextUpcall::OnLinkOrAt(now_ns + TAPE_PATIENCE_NS),
+                Next::Again => return NextUpcall::At(now_ns),
+                Next::Lost => return self.catch_up_with_tape(now_ns, io),
+                Next::End => return self.end(now_ns, io),
             };
             if current.taken >= current.sample.size && self.held_back.is_none() {
                 self.current = None;
@@ -497,7 +541,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             if due_ns > now_ns {
                 return NextUpcall::At(due_ns);
             }
-            if self.is_too_late(now_ns, due_ns) && current.taken == 0 && self.held_back.is_none() {
+            if self.is_too_late(now_ns, due_ns) && current.taken == 0 && self.held_back.is_none() && self.may_drop_behind(&current, io) {
                 return self.drop_behind(now_ns, io);
             }
             if sent == burst {

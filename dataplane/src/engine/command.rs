@@ -11,8 +11,11 @@ use super::transfers::TransferReport;
 use crate::delivery::{StartPlan, TrackSenderStatus};
 use crate::disks::{DEVICES_MAX, DeviceReport, DiskCounters};
 use crate::gdsl::{GdslCounters, Lateness, Outcome};
+use crate::ingest::{Described, Ingest};
 use crate::rtp::sender::Reception;
 use stack::host::{HostCounters, Layers};
+
+use super::channel::{Channel, ChannelReport};
 
 /// Tracks of one session at most.
 pub const TRACKS_MAX: usize = 8;
@@ -144,6 +147,72 @@ pub enum Command<S, F> {
         /// To be filled in and returned.
         report: Box<CoreReport>,
     },
+    /// Take over a channel: its tapes and what fills them.
+    OpenChannel {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: Box<Channel>,
+    },
+    /// A channel whose sender was lost is filled by this from now on.
+    ResumeChannel {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: u64,
+        /// What fills it, for the same tracks.
+        ingest: Box<Ingest>,
+    },
+    /// What arrives from there is the channel's track.
+    SetupIngest {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: u64,
+        /// Position of the track.
+        track: usize,
+        /// Where it arrives from.
+        transport: Transport,
+    },
+    /// Receive at another UDP address.
+    Listen {
+        /// Reply number.
+        reply: u64,
+        /// The address, or a multicast group.
+        addr: SocketAddr,
+    },
+    /// What arrives at such a port is a channel's.
+    RoutePort {
+        /// Reply number.
+        reply: u64,
+        /// The port's number.
+        port: u8,
+        /// The channel.
+        channel: u64,
+    },
+    /// The channel's sender goes: what is held is held, the rest ends.
+    LoseChannel {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: u64,
+    },
+    /// Forget the channel; its viewers' deliveries end with what they have.
+    CloseChannel {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: u64,
+    },
+    /// Fill in the report.
+    ChannelStatus {
+        /// Reply number.
+        reply: u64,
+        /// The channel.
+        channel: u64,
+        /// To be filled in and returned.
+        report: Box<ChannelReport>,
+    },
     /// Begin to copy or record into a file.
     StartTransfer {
         /// Reply number.
@@ -180,6 +249,9 @@ pub enum Refusal {
     /// No such stream.
     #[error("no such stream")]
     NoStream,
+    /// No such channel, or no such track of it.
+    #[error("the channel is not live any more")]
+    NoChannel,
     /// No such transfer.
     #[error("no such transfer")]
     NoTransfer,
@@ -189,6 +261,12 @@ pub enum Refusal {
     /// The session has no track, or is not in a state for this.
     #[error("not valid in the session's state")]
     State,
+    /// The address is not ours, or in use.
+    #[error("cannot listen there: the address is not this machine's, or another program has the port")]
+    Listen,
+    /// The network of this engine core has no further ports.
+    #[error("transport streams need the operating system's sockets (--net kernel)")]
+    CannotListen,
     /// The client's address cannot be reached from here.
     #[error("the client's address cannot be reached from here")]
     Unreachable,
@@ -232,6 +310,10 @@ pub enum Reply {
     Session(Box<SessionReport>),
     /// The core's report.
     Core(Box<CoreReport>),
+    /// A channel's report.
+    Channel(Box<ChannelReport>),
+    /// The number of the port that is listened at.
+    Listening(u8),
     /// A transfer's report.
     Transfer(TransferReport),
 }
@@ -253,6 +335,26 @@ pub enum Event<F> {
         /// How it ended.
         outcome: Outcome,
     },
+    /// A channel's sender is gone.
+    ChannelLost {
+        /// The channel.
+        channel: u64,
+        /// Why.
+        why: &'static str,
+    },
+    /// A channel's sender has told for the first time, or told anew, how its tracks are coded.
+    ChannelDescribed {
+        /// The channel.
+        channel: u64,
+        /// What it told.
+        described: Box<Described>,
+    },
+    /// A channel that was closed or refused, to be freed by whoever reads this.
+    DiscardChannel(Box<Channel>),
+    /// What filled a channel, to be freed by whoever reads this.
+    DiscardIngest(Box<Ingest>),
+    /// A report that was not filled in, to be freed by whoever reads this.
+    DiscardReport(Box<ChannelReport>),
     /// A byte stream was given up because it took no more.
     StreamClosed {
         /// The stream.

@@ -9,7 +9,7 @@ use stack::host::{FlowSpec, Host, HostError, StreamError};
 
 use super::command::{Command, CoreReport, Event, Refusal, Reply, SessionReport, StartedTrack, State, TRACKS_MAX, TrackSetup, Transport};
 use super::core::{EngineCore, START_PATIENCE_NS};
-use super::modules::{SinkModule, track_in, track_of};
+use super::modules::{SinkModule, SourceModule, track_in, track_of};
 use super::session::{Phase, Session, TrackSlot};
 use crate::delivery::{Outlet, StartPlan, Timeline};
 use crate::disks::Disk;
@@ -88,6 +88,56 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 self.fill_core(&mut report);
                 self.reply(reply, Reply::Core(report));
             }
+            Command::OpenChannel { reply, channel } => {
+                let answer = match self.open_channel(channel) {
+                    Ok(()) => Reply::Done,
+                    Err((refusal, channel)) => {
+                        self.tell(Event::DiscardChannel(channel));
+                        Reply::Refused(refusal)
+                    }
+                };
+                self.reply(reply, answer);
+            }
+            Command::ResumeChannel { reply, channel, ingest } => {
+                let answer = match self.resume_channel(channel, ingest) {
+                    Ok(()) => Reply::Done,
+                    Err((refusal, ingest)) => {
+                        self.tell(Event::DiscardIngest(ingest));
+                        Reply::Refused(refusal)
+                    }
+                };
+                self.reply(reply, answer);
+            }
+            Command::SetupIngest { reply, channel, track, transport } => {
+                let answer = self.set_up_ingest(channel, track, transport);
+                self.reply(reply, answer.map_or_else(Reply::Refused, |()| Reply::Done));
+            }
+            Command::Listen { reply, addr } => {
+                let answer = self.listen(addr).map_or_else(Reply::Refused, Reply::Listening);
+                self.reply(reply, answer);
+            }
+            Command::RoutePort { reply, port, channel } => {
+                let answer = self.route_port(port, channel);
+                self.reply(reply, answer.map_or_else(Reply::Refused, |()| Reply::Done));
+            }
+            Command::LoseChannel { reply, channel } => {
+                let answer = self.lose_channel_of(channel);
+                self.reply(reply, answer.map_or_else(Reply::Refused, |()| Reply::Done));
+            }
+            Command::CloseChannel { reply, channel } => {
+                let answer = self.close_channel(channel);
+                self.reply(reply, answer.map_or_else(Reply::Refused, |()| Reply::Done));
+            }
+            Command::ChannelStatus { reply, channel, mut report } => {
+                let answer = match self.fill_channel(channel, &mut report) {
+                    Ok(()) => Reply::Channel(report),
+                    Err(refusal) => {
+                        self.tell(Event::DiscardReport(report));
+                        Reply::Refused(refusal)
+                    }
+                };
+                self.reply(reply, answer);
+            }
             Command::StartTransfer { reply, transfer, pair } => self.start_transfer(reply, transfer, pair),
             Command::StopTransfer { reply, transfer } => self.stop_transfer(reply, transfer),
             Command::TransferStatus { reply, transfer } => self.transfer_status(reply, transfer),
@@ -121,6 +171,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             None if self.free_sessions.is_empty() => Err(Refusal::Full),
             None => Ok(0),
         };
+        let live = match &setup.pair.source {
+            SourceModule::Track(source) => source.live(),
+            SourceModule::File(_) => None,
+        };
+        let tape = match live.map(|live| self.tape_of(live.channel, live.track)) {
+            Some(None) => return Err((Refusal::NoChannel, setup)),
+            tape => tape.flatten(),
+        };
         let (place, (outlet, remotes)) = match place.and_then(|place| Ok((place, self.open_outlet(setup.transport)?))) {
             Ok(opened) => opened,
             Err(refusal) => return Err((refusal, setup)),
@@ -132,6 +190,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             return Err((Refusal::State, Box::new(TrackSetup { track_id, transport, pair, work })));
         };
         track.destination.set_outlet(outlet);
+        if let Some(live) = track.source.live_mut()
+            && let Some(tape) = tape
+        {
+            live.tape.set_tape(tape);
+            track.destination.set_tape(tape);
+        }
         let ssrc = track.destination.ssrc();
         if let (Outlet::Stream { stream, .. }, Class::Guaranteed) = (outlet, class) {
             self.gdsl.host_mut().prefer_stream(stream, true);

@@ -11,8 +11,10 @@ use pacing::cpu::Work;
 use pacing::period::{Period, Unreserved};
 use stack::host::{Host, StreamId};
 
+use super::channel::Channel;
 use super::command::{Command, Event, State, TRACKS_MAX};
 use super::inbound::Inbox;
+use super::live::Arrival;
 use super::modules::{CoreGdsl, track_of};
 use super::session::{Phase, Session};
 use super::transfers::{TRANSFERS_MAX, Transfer};
@@ -27,6 +29,8 @@ const EVENTS_PER_COMMAND: usize = TRACKS_MAX + 2;
 pub(super) const START_PATIENCE_NS: u64 = 500_000_000;
 /// Blocks of each guaranteed track that are here before delivery starts, if so many were asked for; one of a best-effort track.
 const START_BLOCKS: usize = 4;
+/// Local UDP ports at most.
+const PORTS_MAX: usize = 32;
 /// How often a session that starts is looked at.
 const START_POLL_NS: u64 = 50_000;
 
@@ -47,6 +51,8 @@ pub struct CoreConfig {
     pub disk: CyclicConfig,
     /// Whether buffers that nobody needs keep what is likely to be read again.
     pub cache: bool,
+    /// Live channels at once.
+    pub channels_max: u32,
 }
 
 impl Default for CoreConfig {
@@ -59,6 +65,7 @@ impl Default for CoreConfig {
             host_frames: 1024,
             disk: CyclicConfig::default(),
             cache: false,
+            channels_max: 32,
         }
     }
 }
@@ -92,6 +99,14 @@ pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) by_ssrc: FastMap<u32, (u32, u8)>,
     pub(super) by_remote: HashMap<SocketAddr, (u32, u8)>,
     pub(super) streams: FastMap<u64, StreamId>,
+    pub(super) channels: Vec<Option<Box<Channel>>>,
+    pub(super) by_channel: FastMap<u64, u32>,
+    /// Who sends to channels, by address, and by connection and interleaved channel.
+    pub(super) by_sender: HashMap<SocketAddr, Arrival>,
+    pub(super) by_interleaved: FastMap<u64, Arrival>,
+    /// Where what arrives at further ports belongs.
+    pub(super) by_port: [Option<Arrival>; PORTS_MAX],
+    pub(super) next_look_ns: u64,
     /// The sessions whose phase is `Starting`, each once: it never grows.
     pub(super) starting: Vec<u32>,
     /// Place of the one to be looked at next.
@@ -128,12 +143,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let now_ns = clock.now_ns();
         let sessions = config.sessions_max as usize;
         let tracks = config.tracks_max as usize;
+        let senders = config.channels_max as usize * TRACKS_MAX * 4;
         let gdsl_config = GdslConfig {
             pairs_max: config.tracks_max.saturating_add(TRANSFERS_MAX as u32),
             tick_ns: config.tick_ns,
             host_frames: config.host_frames,
             disk: config.disk,
             cache: config.cache,
+            tapes_max: config.channels_max.saturating_mul(TRACKS_MAX as u32),
             ..GdslConfig::default()
         };
         Self {
@@ -147,6 +164,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             by_ssrc: FastMap::with_capacity_and_hasher(2 * tracks, BuildHasherDefault::default()),
             by_remote: HashMap::with_capacity(4 * tracks),
             streams: FastMap::with_capacity_and_hasher(2 * config.streams_max as usize, BuildHasherDefault::default()),
+            channels: (0..config.channels_max).map(|_| None).collect(),
+            by_channel: FastMap::with_capacity_and_hasher(2 * config.channels_max as usize, BuildHasherDefault::default()),
+            by_sender: HashMap::with_capacity(senders),
+            by_interleaved: FastMap::with_capacity_and_hasher(senders, BuildHasherDefault::default()),
+            by_port: [None; PORTS_MAX],
+            next_look_ns: now_ns,
             starting: Vec::with_capacity(sessions),
             next_starting: 0,
             tracks_max: tracks,
@@ -172,6 +195,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         if begin_ns >= self.next_receive_ns || self.gdsl.host().has_arrivals() {
             worked |= self.receive(begin_ns);
         }
+        let look_ns = self.look_after_channels(begin_ns);
         worked |= self.start_sessions();
         let packets_before = self.gdsl.counters().packets;
         let cycle = self.gdsl.cycle(&self.clock);
@@ -180,10 +204,10 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         worked |= self.end_deliveries();
         worked |= self.release_transfers();
         worked |= self.leave();
-        let next_ns = match cycle.next_ns {
+        let soon_ns = (!self.starting.is_empty()).then_some(begin_ns + START_POLL_NS);
+        let next_ns = match [cycle.next_ns, look_ns, soon_ns].into_iter().flatten().min() {
             _ if self.gdsl.has_outcomes() || self.leaving.is_some() => Some(begin_ns),
-            next_ns if self.starting.is_empty() => next_ns,
-            next_ns => Some(next_ns.unwrap_or(u64::MAX).min(begin_ns + START_POLL_NS)),
+            next_ns => next_ns,
         };
         if worked {
             self.busy_ns += self.clock.now_ns().saturating_sub(begin_ns);
@@ -269,7 +293,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     /// that no answer and no end is lost.
     fn listener_is_behind(&self) -> bool {
         let queued = self.events.len();
-        let needed = EVENTS_PER_COMMAND + self.by_key.len() + self.streams.len() + 3 * self.transfers.len();
+        // A channel's end, what filled it, and a description; a transfer's end, its boxes, and that it is gone.
+        let of_others = 3 * (self.by_channel.len() + self.transfers.len());
+        let needed = EVENTS_PER_COMMAND + self.by_key.len() + self.streams.len() + of_others;
         queued > 0 && self.events.capacity().is_some_and(|capacity| capacity - queued.min(capacity) < needed)
     }
 
@@ -331,9 +357,14 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     }
 
     fn begin_delivery(&mut self, index: u32, now_ns: u64) {
+        let live = self.start_viewer(index, now_ns);
         let Some(Some(session)) = self.sessions.get_mut(index as usize) else { return };
-        let already_ns = session.stopped_at_dts_ns.saturating_sub(session.timeline.start_dts_ns);
-        session.timeline.anchor_ns = Some(now_ns.saturating_add_signed(already_ns.saturating_neg()));
+        if let Some(timeline) = live {
+            session.timeline = timeline;
+        } else {
+            let already_ns = session.stopped_at_dts_ns.saturating_sub(session.timeline.start_dts_ns);
+            session.timeline.anchor_ns = Some(now_ns.saturating_add_signed(already_ns.saturating_neg()));
+        }
         session.phase = Phase::Running;
         for track in session.tracks.iter().flatten().filter(|t| !t.over) {
             if let Some(pair) = track_of(&mut self.gdsl, track.pair) {

@@ -12,6 +12,7 @@ use stack::host::{Host, Received};
 
 use super::control::RTCP_PORT;
 use super::core::EngineCore;
+use super::live::interleaved_key;
 use crate::delivery::Outlet;
 use crate::disks::Disk;
 use crate::rtp::rtcp::{Compound, Packet};
@@ -90,16 +91,25 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         // First, so that a report finds the port that was opened just before it.
         for i in 0..inbox.from.len() {
             if let Some(&(from, _)) = inbox.from.get(i)
-                && from.local_port != RTCP_PORT
+                && from.local_port < RTCP_PORT
+                && !self.by_sender.contains_key(&from.remote)
             {
                 inbox.note_opener(from.remote);
             }
         }
         for (i, &(from, len)) in inbox.from.iter().enumerate() {
-            if from.local_port == RTCP_PORT
-                && let Some(packet) = inbox.bytes.get(i).and_then(|b| b.get(..len))
-            {
-                self.rtcp_over_udp(now_ns, from.remote, packet, &inbox);
+            let Some(packet) = inbox.bytes.get(i).and_then(|b| b.get(..len)) else { continue };
+            if from.local_port > RTCP_PORT {
+                if let Some(arrival) = self.by_port.get(usize::from(from.local_port)).copied().flatten() {
+                    self.arrived(now_ns, arrival, packet);
+                }
+                continue;
+            }
+            let rtcp = from.local_port == RTCP_PORT;
+            match self.by_sender.get(&from.remote) {
+                Some(&arrival) if arrival.rtcp == rtcp => self.arrived(now_ns, arrival, packet),
+                None if rtcp => self.rtcp_over_udp(now_ns, from.remote, packet, &inbox),
+                _ => {}
             }
         }
         inbox.from.clear();
@@ -164,6 +174,9 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
     pub(super) fn stream_input(&mut self, token: u64, channel: u8, packet: &[u8]) {
         let now_ns = self.clock.now_ns();
         let Some(&wanted) = self.streams.get(&token) else { return };
+        if let Some(&arrival) = self.by_interleaved.get(&interleaved_key(token, channel)) {
+            return self.arrived(now_ns, arrival, packet);
+        }
         // Few tracks are interleaved in one connection, and its client reports every few seconds: the SSRC finds the track.
         let by_report = reported_ssrcs(packet).find_map(|ssrc| self.by_ssrc.get(&ssrc).copied());
         let Some((index, place)) = by_report else {

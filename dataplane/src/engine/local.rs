@@ -20,6 +20,8 @@ const DISK_DEPTH: u16 = 128;
 pub const DEVICE_DEPTH_MAX: u16 = 32;
 /// Frames of one transmit batch.
 const TX_FRAMES: usize = 64;
+/// Live channels of one core.
+pub const CHANNELS_MAX: u32 = 64;
 /// Resolution of the deadline wheel.
 const TICK_NS: u64 = 20_000;
 
@@ -84,6 +86,7 @@ pub fn start(index: usize, config: LocalCoreConfig, seat: Option<Seat>, told: To
         host_frames: TX_FRAMES,
         disk: config.disk,
         cache: config.cache,
+        channels_max: CHANNELS_MAX,
     };
     let commands_max = 2 * config.sessions_max as usize + 256;
     let thread = ThreadConfig { cpu: config.cpu, poll: config.poll, realtime: config.realtime, core, commands_max };

@@ -11,11 +11,13 @@
 //! Everything a session needs is built by the control core and handed over in boxes; when it is over the boxes go back to be freed there.
 
 mod any_port;
+pub mod channel;
 pub mod command;
 mod control;
 pub mod core;
 pub mod eventfd;
 mod inbound;
+mod live;
 pub mod local;
 pub mod modules;
 pub mod net;

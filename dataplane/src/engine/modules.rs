@@ -2,7 +2,7 @@
 
 use stack::host::Host;
 
-use crate::delivery::{TrackSender, TrackSource};
+use crate::delivery::{Source, TrackSender};
 use crate::disks::Disk;
 use crate::gdsl::{Gdsl, IoBatch, IssueModule, Lateness, NextUpcall, Pair, PairId};
 use crate::transfer::{FileSink, FileSource};
@@ -10,8 +10,8 @@ use crate::transfer::{FileSink, FileSource};
 /// The source module of a delivery.
 #[derive(Debug)]
 pub enum SourceModule<F> {
-    /// A track of a title.
-    Track(TrackSource<F>),
+    /// A track of a title or of a live channel.
+    Track(Source<F>),
     /// A file, from its start to its end.
     File(FileSource<F>),
 }
@@ -59,8 +59,8 @@ impl<H: Host, D: Disk> IssueModule<H, D> for SinkModule<D::File> {
     }
 }
 
-impl<F> From<Pair<TrackSource<F>, TrackSender>> for AnyPair<F> {
-    fn from(Pair { source, destination, link, class, lateness }: Pair<TrackSource<F>, TrackSender>) -> Self {
+impl<F> From<Pair<Source<F>, TrackSender>> for AnyPair<F> {
+    fn from(Pair { source, destination, link, class, lateness }: Pair<Source<F>, TrackSender>) -> Self {
         Pair { source: SourceModule::Track(source), destination: SinkModule::Track(destination), link, class, lateness }
     }
 }
@@ -73,7 +73,7 @@ impl<F> From<Pair<FileSource<F>, FileSink<F>>> for AnyPair<F> {
 
 /// The modules of a track.
 pub(super) struct TrackModules<'a, F> {
-    pub(super) source: &'a mut TrackSource<F>,
+    pub(super) source: &'a mut Source<F>,
     pub(super) destination: &'a mut TrackSender,
     pub(super) lateness: &'a Lateness,
 }

@@ -123,6 +123,10 @@ impl Host for AnyHost {
         either!(self, host => host.receive(now_ns, limit, sink))
     }
 
+    fn listen(&mut self, addr: SocketAddr) -> Result<u8, HostError> {
+        either!(self, host => host.listen(addr))
+    }
+
     fn attach_stream(&mut self, stream: ByteStream) -> Result<StreamId, HostError> {
         match (self, stream) {
             (Self::Kernel(host), ByteStream::Socket(socket)) => host.attach_stream(socket),

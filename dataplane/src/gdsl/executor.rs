@@ -4,7 +4,7 @@ use hugepages::{ChunkPool, prefetch};
 use pacing::cpu::{Cost, Work};
 use pacing::period::Period;
 use pacing::{Clock, Wheel};
-use stack::host::Host;
+use stack::host::{FlowId, Host};
 
 use super::blocks::{BlockId, BlockState, Blocks};
 use super::costs::Costs;
@@ -337,6 +337,17 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             restarted: false,
         };
         Some(f(&mut pair.destination, &mut io))
+    }
+
+    /// Queues a datagram that belongs to no pair (a report to who sends to us), when there is room for it.
+    pub fn send_untimed(&mut self, flow: FlowId, packet: &[u8]) {
+        if !self.log.has_room() {
+            return;
+        }
+        let Some(place) = self.host.datagram(flow).and_then(|frame| frame.get_mut(..packet.len())) else { return };
+        place.copy_from_slice(packet);
+        self.host.commit(packet.len());
+        self.log.note_untimed();
     }
 
     /// One cycle.

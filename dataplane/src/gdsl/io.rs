@@ -87,6 +87,16 @@ impl SendLog {
         self.sent.capacity().saturating_sub(self.sent.len() + self.frames.len() + self.streamed.len()) <= slack
     }
 
+    /// A frame of no pair was queued.
+    pub(super) fn note_untimed(&mut self) {
+        self.frames.push_back((PairId { index: u32::MAX, generation: 0 }, UNTIMED));
+    }
+
+    /// The host may take another frame.
+    pub(super) fn has_room(&self) -> bool {
+        self.frames.len() < self.frames_max
+    }
+
     fn stamp(&mut self, pair: PairId, due_ns: u64, at_ns: u64) {
         if due_ns == UNTIMED {
             return;

@@ -24,7 +24,7 @@ use super::{Gdsl, IssueModule};
 use crate::disks::Disk;
 
 /// Blocks that one append may begin.
-pub(super) const BLOCKS_PER_APPEND_MAX: usize = 64;
+const BLOCKS_PER_APPEND_MAX: usize = 64;
 /// Keys of tapes' blocks have this bit, those of files do not.
 const TAPE_KEY: u64 = 1 << 63;
 
@@ -33,6 +33,11 @@ const TAPE_KEY: u64 = 1 << 63;
 pub struct TapeId {
     index: u32,
     generation: u32,
+}
+
+impl TapeId {
+    /// No tape of any executor.
+    pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
 }
 
 /// Where a tape is.
@@ -263,6 +268,13 @@ impl<H: Host, D: Disk, S: IssueModule<H, D>, T: IssueModule<H, D>> Gdsl<H, D, S,
             self.wake_waiters(waiter, now_ns);
         }
         result
+    }
+
+    /// Late readers may not start at the mark any more.
+    pub fn unmark(&mut self, id: TapeId) {
+        if let Some(tape) = self.tapes.get_mut(id) {
+            tape.place.mark = None;
+        }
     }
 
     /// Nothing will be appended any more: upcalls the readers that wait at the end.

@@ -60,6 +60,9 @@ pub struct LeftOutTrack {
     pub reason: String,
 }
 
+/// [`MediaDescription::container`] of what is live.
+pub const LIVE: &str = "live";
+
 /// What a title is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MediaDescription {
@@ -73,4 +76,11 @@ pub struct MediaDescription {
     pub tracks: Vec<TrackDescription>,
     /// Tracks that are not.
     pub left_out: Vec<LeftOutTrack>,
+}
+
+impl MediaDescription {
+    /// It is no file: it has no end that is known, and is played from now on.
+    pub fn is_live(&self) -> bool {
+        self.container == LIVE
+    }
 }

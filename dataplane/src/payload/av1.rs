@@ -36,7 +36,7 @@ pub(super) fn obu_type(header: u8) -> u8 {
 }
 
 /// Reads a LEB128 number of at most 32 bits: (value, its bytes). `None`: it is cut off or too large.
-pub(super) fn read_leb128(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn read_leb128(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(LEB128_BYTES_MAX).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);

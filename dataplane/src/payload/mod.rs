@@ -10,6 +10,7 @@
 //! announced in SDP.
 
 mod aac;
+pub mod announced;
 mod av1;
 pub mod codec_name;
 pub mod depacketise;
@@ -24,6 +25,7 @@ pub mod slice_bytes;
 #[doc(hidden)]
 pub mod verify;
 
+pub(crate) use av1::read_leb128;
 pub use depacketise::{AccessUnit, BadPayload, Depacketiser};
 pub use format::{PayloadFormat, format_of};
 pub use packetiser::{BadSample, Packetiser};

@@ -9,5 +9,6 @@ mod guarantee;
 mod isochronous;
 mod lag;
 mod life;
+mod live;
 mod stage;
 mod transfer;

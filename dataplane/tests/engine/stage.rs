@@ -65,6 +65,7 @@ pub struct Stage {
     pub sent: Vec<Sent>,
     pub finished: Vec<(u64, Outcome)>,
     pub closed: Vec<u64>,
+    pub lost: Vec<(u64, &'static str)>,
     /// Transfers that came to their end, and those that are gone.
     pub over: Vec<(u64, TransferReport)>,
     pub gone: Vec<u64>,
@@ -91,6 +92,7 @@ impl Stage {
             sent: Vec::new(),
             finished: Vec::new(),
             closed: Vec::new(),
+            lost: Vec::new(),
             over: Vec::new(),
             gone: Vec::new(),
             stopped: false,
@@ -137,7 +139,10 @@ impl Stage {
                 Event::TransferOver { transfer, report } => self.over.push((transfer, report)),
                 Event::TransferGone { transfer } => self.gone.push(transfer),
                 Event::Stopped => self.stopped = true,
+                Event::ChannelLost { channel, why } => self.lost.push((channel, why)),
+                Event::ChannelDescribed { .. } => {}
                 Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
+                Event::DiscardChannel(_) | Event::DiscardIngest(_) | Event::DiscardReport(_) => {}
             }
         }
     }

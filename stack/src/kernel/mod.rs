@@ -14,6 +14,7 @@
 
 mod bind;
 mod envelope;
+mod listen;
 #[allow(unsafe_code)]
 mod mmsg;
 #[allow(unsafe_code)]
@@ -42,6 +43,8 @@ use crate::streams::Streams;
 const RX_BATCH: usize = 64;
 /// What is longer is dropped: RTCP fits an Ethernet frame.
 const RX_BUFFER_BYTES: usize = 2048;
+/// Further ports at most.
+const LISTENERS_MAX: usize = 16;
 /// RTCP can wait this long; asking for it is two system calls.
 const RECEIVE_EVERY_NS: u64 = 1_000_000;
 /// Longest sleep while something waits for room in a socket.
@@ -82,6 +85,9 @@ pub struct KernelHost {
     ipv6: bool,
     gso: bool,
     sockets: Sockets,
+    /// Further ports, which only receive.
+    listeners: Vec<Socket>,
+    listen_buffer_bytes: usize,
     flows: Slots<Flow>,
     epoch: u64,
     tx: TxQueue,
@@ -105,6 +111,8 @@ impl KernelHost {
             ipv6: bound.ipv6,
             gso: bound.gso,
             sockets: Sockets { udp: bound.sockets, arrays: SendArrays::new(config.tx_frames), fragments: false },
+            listeners: Vec::with_capacity(LISTENERS_MAX),
+            listen_buffer_bytes: config.socket_buffer_bytes,
             flows: Slots::new(config.flows_max),
             epoch: 0,
             tx: TxQueue::new(config.tx_frames, config.max_datagram_bytes),
@@ -212,13 +220,15 @@ impl Host for KernelHost {
         let (mut taken, mut shown) = (0, 0);
         self.rx_ready = false;
         // Ports take turns at being first, so that a flood at one does not silence the other.
-        self.rx_first = (self.rx_first + 1) % LOCAL_PORTS;
-        for nth in 0..LOCAL_PORTS {
-            let port = (self.rx_first + nth) % LOCAL_PORTS;
+        let ports = LOCAL_PORTS + self.listeners.len();
+        self.rx_first = (self.rx_first + 1) % ports;
+        for nth in 0..ports {
+            let port = (self.rx_first + nth) % ports;
+            let Some(socket) = self.sockets.udp.get(port).or_else(|| self.listeners.get(port - LOCAL_PORTS)) else { continue };
             while taken < limit {
                 let asked = (limit - taken).min(self.rx.len());
                 // Errors here are an empty socket, or news of an earlier datagram; neither needs an answer.
-                let Ok(count) = self.rx.receive(self.sockets.udp[port].as_fd(), asked) else { break };
+                let Ok(count) = self.rx.receive(socket.as_fd(), asked) else { break };
                 for at in 0..count {
                     let arrival = self.rx.arrival(at);
                     match arrival.remote {
@@ -238,6 +248,15 @@ impl Host for KernelHost {
             }
         }
         shown
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<u8, HostError> {
+        if self.listeners.len() == LISTENERS_MAX {
+            return Err(HostError::TableFull);
+        }
+        let socket = listen::open(addr, self.listen_buffer_bytes).map_err(|_| HostError::Listen)?;
+        self.listeners.push(socket);
+        Ok((LOCAL_PORTS + self.listeners.len() - 1) as u8)
     }
 
     fn attach_stream(&mut self, stream: OwnedFd) -> Result<StreamId, HostError> {
@@ -287,9 +306,15 @@ impl Host for KernelHost {
         }
         let events = |port| if self.tx.pending(port) > 0 { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
         let [rtp, rtcp] = &self.sockets.udp;
-        let files = [(rtp.as_raw_fd(), events(0)), (rtcp.as_raw_fd(), events(1)), (wake, libc::POLLIN)];
-        let [rtp, rtcp, woken] = sockopt::wait_for(files, Duration::from_nanos(self.wait_ns(timeout_ns)));
-        self.rx_ready = (rtp | rtcp) & libc::POLLIN != 0;
+        // The kernel ignores what is negative.
+        let mut files = [(-1, 0); 3 + LISTENERS_MAX];
+        let own = [(wake, libc::POLLIN), (rtp.as_raw_fd(), events(0)), (rtcp.as_raw_fd(), events(1))];
+        let listeners = self.listeners.iter().map(|socket| (socket.as_raw_fd(), libc::POLLIN));
+        for (place, file) in files.iter_mut().zip(own.into_iter().chain(listeners)) {
+            *place = file;
+        }
+        let [woken, ready @ ..] = sockopt::wait_for(files, Duration::from_nanos(self.wait_ns(timeout_ns)));
+        self.rx_ready = ready.iter().any(|events| events & libc::POLLIN != 0);
         if woken & libc::POLLIN != 0 {
             sockopt::drain_event(wake);
         }

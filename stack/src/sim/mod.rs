@@ -135,6 +135,7 @@ pub struct SimHost {
     sent: Vec<Sent>,
     sent_bytes: Vec<u8>,
     arrivals: BTreeMap<(u64, u64), (Received, Vec<u8>)>,
+    listeners: u8,
     injected: u64,
     streams: Streams<SimStream>,
     counters: HostCounters,
@@ -158,6 +159,7 @@ impl SimHost {
             sent: Vec::new(),
             sent_bytes: Vec::new(),
             arrivals: BTreeMap::new(),
+            listeners: 0,
             injected: 0,
             streams: Streams::new(config.streams_max, config.stream_queue_bytes),
             counters: HostCounters::default(),
@@ -341,6 +343,11 @@ impl Host for SimHost {
             sink(received, &bytes);
         }
         shown
+    }
+
+    fn listen(&mut self, _addr: SocketAddr) -> Result<u8, HostError> {
+        self.listeners += 1;
+        Ok(LOCAL_PORTS as u8 + self.listeners - 1)
     }
 
     fn attach_stream(&mut self, stream: SimStream) -> Result<StreamId, HostError> {

@@ -1,6 +1,7 @@
 //! Conversations with the server: through the connection logic in memory, and over real sockets.
 
 mod clients;
+mod record;
 mod rules;
 mod sockets;
 

@@ -8,8 +8,9 @@ use pacing::schedule::{ns_to_ticks, ticks_to_ns};
 use stack::host::Host;
 
 use super::super::walk::BlockWalk;
+use super::feed::{Feed, Next, TitleFeed};
 use super::packet::Missing;
-use super::{Place, TrackSender};
+use super::{Current, Place, TAPE_PATIENCE_NS, TrackSender};
 use crate::disks::Disk;
 use crate::gdsl::{BlockState, IoBatch, NextUpcall};
 use crate::media::TrackKind;
@@ -56,6 +57,17 @@ impl TrackSender {
         self.config.lag.max_ns.saturating_mul(1 << self.skips_in_a_row.min(SKIPS_IN_A_ROW_MAX))
     }
 
+    /// There is something to go on with in place of the current sample, or the delivery is to end.
+    pub(super) fn may_drop_behind<H: Host, D: Disk>(&self, current: &Current, io: &IoBatch<'_, H, D>) -> bool {
+        match &self.feed {
+            Feed::Title(_) => true,
+            Feed::Tape(feed) => {
+                let mark = io.tape(feed.tape).and_then(|place| place.mark);
+                self.config.lag.action == LagAction::End || mark.is_some_and(|(offset, _)| offset > current.sample.offset)
+            }
+        }
+    }
+
     /// The current packet's bytes are on their way; they are waited for until it is too late for them.
     pub(super) fn wait_for_data<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
         let Some(due_ns) = self.current.and_then(|current| self.due_ns(&current)) else { return NextUpcall::OnLink };
@@ -76,11 +88,12 @@ impl TrackSender {
         if self.skips_in_a_row >= SKIPS_IN_A_ROW_MAX {
             return self.fail("the disk does not answer", io);
         }
-        let Some(track) = self.title.tracks.get(self.track) else { return self.fail("the title has no such track", io) };
+        let Feed::Title(feed) = &self.feed else { return self.catch_up_with_tape(now_ns, io) };
+        let Some(track) = feed.title.tracks.get(feed.track) else { return self.fail("the title has no such track", io) };
         // Rounded up: a sample that begins before now would be late at once.
         let ticks = ns_to_ticks(self.timeline.dts_at(now_ns), track.timescale).saturating_add(1);
-        let first = track.samples.first_at_or_after(ticks).max(self.next);
-        let target = self.entry_from(first);
+        let first = track.samples.first_at_or_after(ticks).max(feed.next);
+        let target = feed.entry_from(first);
         self.skip_to(target, now_ns, io)
     }
 
@@ -90,38 +103,58 @@ impl TrackSender {
             return self.fail("the disk cannot read the file", io);
         }
         let unreadable_end = unreadable.saturating_add(io.block_bytes() as u64);
-        let mut target = self.entry_from(self.next);
+        let Feed::Title(feed) = &self.feed else { return self.catch_up_with_tape(now_ns, io) };
+        let mut target = feed.entry_from(feed.next);
         for _ in 0..CANDIDATES_MAX {
-            let sample = self.title.tracks.get(self.track).and_then(|track| track.samples.get(target)).filter(|_| target < self.end);
+            let sample = feed.title.tracks.get(feed.track).and_then(|track| track.samples.get(target)).filter(|_| target < feed.end);
             let Some(sample) = sample else { break };
             if sample.offset >= unreadable_end || sample.offset + u64::from(sample.size) <= unreadable {
                 break;
             }
-            target = self.entry_from(target.saturating_add(1));
+            target = feed.entry_from(target.saturating_add(1));
         }
         self.skip_to(target, now_ns, io)
     }
 
-    /// The first sample at or after `first` that a decoder can start with; the end of the range when there is none.
-    fn entry_from(&self, first: u32) -> u32 {
-        let Some(track) = self.title.tracks.get(self.track) else { return self.end };
-        let entry = match track.kind {
-            TrackKind::Video => track.samples.sync_from(first).unwrap_or(self.end),
-            TrackKind::Audio => first,
-        };
-        entry.min(self.end)
+    /// The current record's bytes are not in the link: they come when its source has had its turn, or they are lost.
+    pub(super) fn wait_for_tape<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        let (Some(current), Feed::Tape(feed)) = (self.current, &self.feed) else { return NextUpcall::At(now_ns) };
+        let Place { in_link, .. } = self.place(&current, io.block_bytes() as u64);
+        match feed.missing(in_link, current.at(), io) {
+            Next::Lost => self.catch_up_with_tape(now_ns, io),
+            Next::End => self.end(now_ns, io),
+            _ => NextUpcall::OnLinkOrAt(now_ns + TAPE_PATIENCE_NS),
+        }
+    }
+
+    /// Goes on from the newest place of the tape that a decoder can start with; as it is, when there is none that is newer.
+    pub(super) fn catch_up_with_tape<H: Host, D: Disk>(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        let block_bytes = io.block_bytes() as u64;
+        let from = self.current.map(|current| current.sample.offset);
+        let Feed::Tape(feed) = &mut self.feed else { return NextUpcall::At(now_ns) };
+        let Some(place) = io.tape(feed.tape) else { return self.end(now_ns, io) };
+        let Some(offset) = feed.jump_ahead(from, place, block_bytes) else { return NextUpcall::At(now_ns + TAPE_PATIENCE_NS) };
+        self.begin_elsewhere(offset, io);
+        NextUpcall::At(now_ns)
     }
 
     fn skip_to<H: Host, D: Disk>(&mut self, target: u32, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
+        if let Feed::Title(feed) = &mut self.feed {
+            (feed.next, feed.walk) = (target, BlockWalk::default());
+        }
+        self.begin_elsewhere(target.into(), io);
+        NextUpcall::At(now_ns)
+    }
+
+    /// Has the source go on from `mark`.
+    fn begin_elsewhere<H: Host, D: Disk>(&mut self, mark: u64, io: &mut IoBatch<'_, H, D>) {
         if self.held_back.take().is_some() {
             self.rtp.take_back();
         }
         self.status.skips += 1;
         self.skips_in_a_row += 1;
-        (self.current, self.next) = (None, target);
-        (self.walk, self.released) = (BlockWalk::default(), 0);
-        io.restart_from(target.into());
-        NextUpcall::At(now_ns)
+        (self.current, self.released) = (None, 0);
+        io.restart_from(mark);
     }
 
     /// Why the current sample's next packet cannot be made.
@@ -145,8 +178,24 @@ impl TrackSender {
     }
 
     pub(super) fn end_dts_ns(&self) -> i64 {
-        let track = self.title.tracks.get(self.track);
-        let last = track.and_then(|t| Some((t.samples.get(self.end.checked_sub(1)?)?, t.timescale)));
+        let feed = match &self.feed {
+            Feed::Title(feed) => feed,
+            Feed::Tape(feed) => return feed.end_ns,
+        };
+        let track = feed.title.tracks.get(feed.track);
+        let last = track.and_then(|t| Some((t.samples.get(feed.end.checked_sub(1)?)?, t.timescale)));
         last.map_or(self.timeline.start_dts_ns, |(s, scale)| ticks_to_ns(s.dts.saturating_add(i64::from(s.duration)), scale))
+    }
+}
+
+impl TitleFeed {
+    /// The first sample at or after `first` that a decoder can start with; the end of the range when there is none.
+    fn entry_from(&self, first: u32) -> u32 {
+        let Some(track) = self.title.tracks.get(self.track) else { return self.end };
+        let entry = match track.kind {
+            TrackKind::Video => track.samples.sync_from(first).unwrap_or(self.end),
+            TrackKind::Audio => first,
+        };
+        entry.min(self.end)
     }
 }

@@ -85,6 +85,13 @@ impl Depacketiser {
         Self { format }
     }
 
+    /// Takes all memory that it will ever need, for an engine core that may not allocate later.
+    pub fn reserve(&mut self) {
+        if let Some(unit) = self.unit() {
+            unit.data.reserve_exact(unit.max);
+        }
+    }
+
     /// Takes the payload of the next packet and shows the access units that are complete now.
     ///
     /// # Errors
