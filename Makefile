@@ -244,7 +244,7 @@ meter: ## show what the load generator itself adds: 1,000 streams of known pacin
 	kill $$sender; wait $$sender || true; sender=; \
 	echo 'What was sent:'; grep -v '^ready: ' "$$out/sender"; exit $$held
 
-figures: setup-test build ## measure the figures of the report: out/figures/index.html (FIGURES=--quick: in a minute, --full: in an hour)
+figures: setup-test build ## measure the figures of the report: out/figures/index.html (half an hour; FIGURES=--quick: in minutes, --full: in hours)
 	$(CARGO) build --release -p testbed
 	target/release/testbed figures $(FIGURES)
 

@@ -10,6 +10,9 @@ use crate::load::sys;
 /// Shorter gaps are the loop itself.
 const GAP_MIN_NS: u64 = 2_000;
 
+/// Gaps that are kept one by one.
+const KEPT_MAX: usize = 1 << 17;
+
 /// Upper bounds of the classes that gaps are counted in, microseconds; the last class has no bound.
 pub const CLASSES_US: [u64; 9] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
@@ -32,6 +35,12 @@ pub struct Noise {
     pub max_us: f64,
     /// Share of the time that was taken away, percent.
     pub stolen_percent: f64,
+    /// What a packet that is due at a random moment would have waited, on average, microseconds.
+    #[serde(default)]
+    pub wait_mean_us: f64,
+    /// And one in a thousand of them, at least.
+    #[serde(default)]
+    pub wait_p999_us: f64,
 }
 
 /// Counts gaps among clock readings.
@@ -40,11 +49,13 @@ struct Gaps {
     counts: Vec<u64>,
     max_ns: u64,
     sum_ns: u64,
+    /// The first [`KEPT_MAX`] gaps.
+    kept_ns: Vec<u64>,
 }
 
 impl Gaps {
     fn new() -> Self {
-        Self { counts: vec![0; CLASSES_US.len() + 1], max_ns: 0, sum_ns: 0 }
+        Self { counts: vec![0; CLASSES_US.len() + 1], max_ns: 0, sum_ns: 0, kept_ns: Vec::with_capacity(KEPT_MAX) }
     }
 
     fn add(&mut self, gap_ns: u64) {
@@ -57,6 +68,26 @@ impl Gaps {
         }
         self.max_ns = self.max_ns.max(gap_ns);
         self.sum_ns += gap_ns;
+        if self.kept_ns.len() < KEPT_MAX {
+            self.kept_ns.push(gap_ns);
+        }
+    }
+
+    /// The mean wait of who comes at a random moment of `elapsed_ns`: whoever comes in a gap waits for its end.
+    fn wait_mean_ns(&self, elapsed_ns: u64) -> f64 {
+        let sum: f64 = self.kept_ns.iter().map(|&gap| gap as f64 * gap as f64 / 2.0).sum();
+        sum / elapsed_ns.max(1) as f64
+    }
+
+    /// What `share` of those who come at a random moment wait for at least.
+    fn wait_ns(&self, elapsed_ns: u64, share: f64) -> u64 {
+        let beyond = |wait_ns: u64| self.kept_ns.iter().map(|&gap| gap.saturating_sub(wait_ns)).sum::<u64>() as f64;
+        let (mut low, mut high) = (0, self.max_ns);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if beyond(middle) > share * elapsed_ns as f64 { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     fn above(&self, bound_us: u64) -> u64 {
@@ -92,6 +123,8 @@ pub fn probe(cpu: Option<usize>, seconds: f64) -> std::io::Result<Noise> {
             above_1_ms_per_s: gaps.above(1_000) as f64 / measured,
             max_us: gaps.max_ns as f64 / 1e3,
             stolen_percent: gaps.sum_ns as f64 / measured / 1e7,
+            wait_mean_us: gaps.wait_mean_ns(last - start) / 1e3,
+            wait_p999_us: gaps.wait_ns(last - start, 0.001) as f64 / 1e3,
             counts: gaps.counts,
         })
     });
@@ -137,6 +170,17 @@ mod tests {
         }
         assert_eq!([gaps.above(10), gaps.above(50), gaps.above(1_000), gaps.above(5_000)], [5, 4, 2, 1]);
         assert_eq!(gaps.max_ns, 9_000_000);
+    }
+
+    #[test]
+    fn who_comes_in_a_gap_waits_for_its_end() {
+        let mut gaps = Gaps::new();
+        // Ten gaps of 1 ms in a second: one in a hundred comes in one of them, and waits for half of it on average.
+        (0..10).for_each(|_| gaps.add(1_000_000));
+        assert_eq!(gaps.wait_mean_ns(1_000_000_000), 5_000.0);
+        // One in a thousand comes in the first tenth of a gap.
+        assert_eq!(gaps.wait_ns(1_000_000_000, 0.001), 900_000);
+        assert_eq!(gaps.wait_ns(1_000_000_000, 0.5), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! this program, `{address}` what the ready line said, `{title}` a file name.
 
 use std::io::{self, BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -104,11 +105,37 @@ impl Peer {
         Ok(Self { name: name.to_owned(), folder: folder.to_owned(), ..peer })
     }
 
+    /// The same server, started with these options in place of its own of the same names.
+    pub fn with_options(&self, options: &[(&str, &str)]) -> Self {
+        let mut peer = self.clone();
+        for &(name, value) in options {
+            match peer.start.iter().position(|word| word == name).and_then(|at| peer.start.get_mut(at + 1)) {
+                Some(own) => value.clone_into(own),
+                None => peer.start.extend([name, value].map(str::to_owned)),
+            }
+        }
+        peer
+    }
+
     /// Starts it for the titles in `media`, for up to `sessions` sessions where it has such a limit. What it says goes to `log`.
     ///
     /// # Errors
     /// It cannot be started, or is not ready in time.
     pub fn start(&self, media: &Path, sessions: usize, log: &Path) -> Result<Running, PeerError> {
+        self.start_by(media, sessions, log, &|program| Ok(Command::new(program)))
+    }
+
+    /// As [`Peer::start`], where `command` says: in another network namespace, say.
+    ///
+    /// # Errors
+    /// As of [`Peer::start`].
+    pub fn start_by(
+        &self,
+        media: &Path,
+        sessions: usize,
+        log: &Path,
+        command: &dyn Fn(&str) -> io::Result<Command>,
+    ) -> Result<Running, PeerError> {
         let programs = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         let fill = |text: &String| {
             text.replace("{media}", &media.to_string_lossy())
@@ -120,20 +147,21 @@ impl Peer {
         let words: Vec<String> = self.start.iter().map(fill).collect();
         let failed = |e| PeerError::Start(words.join(" "), e, self.install.join(" "));
         let (program, arguments) = words.split_first().ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
-        let mut command = Command::new(program);
+        let mut command = command(program).map_err(failed)?;
         let log_file = std::fs::File::create(log).map_err(|e| PeerError::Log(log.to_owned(), e))?;
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         sys::end_with_parent(&mut command);
         let mut child = command.spawn().map_err(failed)?;
         let stdout = child.stdout.take();
-        let mut running = Running { child, address: String::new(), url: self.url.clone() };
-        running.address = ready_address(stdout).map_err(|why| PeerError::NotReady(self.name.clone(), why, log.to_owned()))?;
+        let mut running = Running { child, address: String::new(), http: None, url: self.url.clone() };
+        (running.address, running.http) =
+            ready_addresses(stdout).map_err(|why| PeerError::NotReady(self.name.clone(), why, log.to_owned()))?;
         Ok(running)
     }
 }
 
 /// Waits for the ready line; what comes later is read and dropped, so that the server never blocks on it.
-fn ready_address(stdout: Option<impl io::Read + Send + 'static>) -> Result<String, &'static str> {
+fn ready_addresses(stdout: Option<impl io::Read + Send + 'static>) -> Result<(String, Option<SocketAddr>), &'static str> {
     let (send, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in stdout.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok) {
@@ -144,9 +172,12 @@ fn ready_address(stdout: Option<impl io::Read + Send + 'static>) -> Result<Strin
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                let fields = line.strip_prefix("ready:").into_iter().flat_map(str::split_ascii_whitespace);
-                if let Some(address) = fields.filter_map(|f| f.strip_prefix("rtsp=")).next() {
-                    return Ok(address.to_owned());
+                let field = |name: &str| {
+                    let mut fields = line.strip_prefix("ready:").into_iter().flat_map(str::split_ascii_whitespace);
+                    fields.find_map(|field| field.strip_prefix(name))
+                };
+                if let Some(address) = field("rtsp=") {
+                    return Ok((address.to_owned(), field("http=").and_then(|http| http.parse().ok())));
                 }
             }
             Err(mpsc::RecvTimeoutError::Timeout) => return Err("no ready line in time"),
@@ -161,6 +192,8 @@ pub struct Running {
     child: Child,
     /// Where it listens.
     pub address: String,
+    /// Where it tells about itself, if it does.
+    pub http: Option<SocketAddr>,
     url: String,
 }
 
@@ -217,6 +250,12 @@ mod tests {
         let pid = running.pid();
         drop(running);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn options_replace_those_of_the_table() {
+        let changed = peer(&["server", "--share", "0", "--media", "{media}"]).with_options(&[("--share", "80"), ("--cache", "off")]);
+        assert_eq!(changed.start, ["server", "--share", "80", "--media", "{media}", "--cache", "off"]);
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub fn binary() -> io::Result<PathBuf> {
     BUILT.get_or_init(|| build().map_err(|e| e.to_string())).clone().map_err(io::Error::other)
 }
 
+/// The `tactus` binary that lies beside this program, as in a build folder.
+pub fn binary_beside() -> PathBuf {
+    std::env::current_exe().map_or_else(|_| PathBuf::from("tactus"), |own| own.with_file_name("tactus"))
+}
+
 fn build() -> io::Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -85,6 +85,30 @@ fn a_slow_disk_is_a_disk_as_slow_as_it_is_told() {
 }
 
 #[test]
+fn a_disk_is_filled_before_it_is_slow() {
+    if !can_run() {
+        return;
+    }
+    let folder = folder();
+    let bytes = |n: u8| -> Vec<u8> { (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ n).collect() };
+    let disk = SlowDisk::up_filled(&spec(folder.path(), 10_000_000), &mut |inside| {
+        let found = left(folder.path());
+        assert_eq!((found.len(), found[0].broken), (1, None), "a disk that is being made is left alone");
+        std::fs::create_dir(inside.join("sub"))?;
+        (0..8).try_for_each(|n| std::fs::write(inside.join(format!("sub/{n}")), bytes(n)))
+    })
+    .unwrap();
+    for n in 0..8 {
+        assert!(std::fs::read(disk.path().join(format!("sub/{n}"))).unwrap() == bytes(n), "file {n}");
+    }
+    assert!(std::fs::write(disk.path().join("more"), [0]).is_err(), "it can only be read");
+    drop(disk);
+    let full = SlowDisk::up_filled(&spec(folder.path(), 0), &mut |_| Err(std::io::Error::other("no such titles")));
+    assert!(full.unwrap_err().to_string().contains("no such titles"));
+    assert_eq!((traces(folder.path()), left(folder.path()).len()), (Vec::new(), 0));
+}
+
+#[test]
 fn a_disk_whose_daemon_was_killed_is_cleaned() {
     if !can_run() {
         return;

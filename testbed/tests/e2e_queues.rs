@@ -84,6 +84,7 @@ fn without_loss(server: &Server, transport: TransportKind) {
         video_only: true,
         seek_every: None,
         churn: None,
+        from: None,
         cpu: None,
         drift_ppm: None,
         settle: 1.0,
@@ -91,6 +92,7 @@ fn without_loss(server: &Server, transport: TransportKind) {
         sweep_ms: 2,
         noise: 0.0,
         ordinary: true,
+        per_stream: false,
         quiet: true,
     };
     let outcomes = load::run(&options, &mut |_| true).unwrap();

@@ -17,6 +17,9 @@ fn peers(folder: &Path) {
     std::fs::write(folder.join("broken.toml"), broken).unwrap();
 }
 
+/// What runs without root, in seconds.
+const SMALL: [&str; 6] = ["--only", "streams", "--only", "cpu-load", "--only", "ifq"];
+
 fn figures(folder: &Path, arguments: &[&str]) -> Command {
     peers(&folder.join("peers"));
     let mut command = Command::new(TESTBED);
@@ -74,7 +77,8 @@ fn check_page(folder: &Path) {
 fn a_small_run_leaves_a_whole_report_and_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let done = figures(folder.path(), &["--seconds", "1", "--streams", "1,4", "--loads", "0,30", "--load-streams", "3"]).output().unwrap();
+    let sizes = ["--seconds", "1", "--streams", "1,4", "--loads", "0,30", "--load-streams", "3"];
+    let done = figures(folder.path(), &sizes).args(SMALL).output().unwrap();
     assert!(done.status.success(), "{}", text(&done));
     check_page(&out);
     let expected = |xs: &[&str]| -> BTreeSet<(String, String)> {
@@ -91,7 +95,7 @@ fn a_small_run_leaves_a_whole_report_and_is_resumed() {
     assert!(row("broken", 1.0)["trouble"].as_str().unwrap().contains("broken is not ready"));
 
     let again = ["--seconds", "1", "--streams", "1,4,6", "--loads", "0,30", "--load-streams", "3", "--resume"];
-    let done = figures(folder.path(), &again).output().unwrap();
+    let done = figures(folder.path(), &again).args(SMALL).output().unwrap();
     let said = text(&done);
     assert!(done.status.success(), "{said}");
     assert_eq!(said.matches("measured before").count(), 4, "{said}");
@@ -117,6 +121,82 @@ fn an_experiment_that_fails_keeps_what_it_measured_and_says_so() {
     assert_eq!(rows(&folder.path().join("out/streams.csv")).len(), 2);
     let unknown = figures(folder.path(), &["--only", "nothing"]).output().unwrap();
     assert!(unknown.status.code() == Some(2) && text(&unknown).contains("streams, cpu-load"), "{}", text(&unknown));
+}
+
+/// True when the test can run. In CI a skip is a failure.
+fn can_be_root() -> bool {
+    let able = testbed::net::is_root() && Path::new("/dev/fuse").exists() && testbed::player::have("qemu-storage-daemon");
+    if !able {
+        assert!(std::env::var("CI").is_err(), "CI must run everything");
+        eprintln!("SKIPPED (needs root): experiments on slow disks also need /dev/fuse and qemu-storage-daemon");
+    }
+    able
+}
+
+/// How fast anything was decides nothing here, since other tests run meanwhile.
+#[test]
+fn the_priority_experiment_is_whole_and_leaves_no_disk() {
+    if !can_be_root() {
+        return;
+    }
+    testbed::serve::binary().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["--quick", "--only", "priority", "--guaranteed", "2", "--seconds", "2", "--peers", "tactus", "--out"];
+    let mut child = Command::new(TESTBED).arg("figures").args(arguments).arg(&out).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let stderr = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(child.wait().unwrap().success(), "{stderr}");
+    let data: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(out.join("priority.json")).unwrap()).unwrap();
+    let rows = data["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "alone, and beside a reader: {data}");
+    for row in rows {
+        let value = |name: &str| row["values"][name].as_f64();
+        assert_eq!((value("guaranteed_playing"), value("guaranteed_refused"), value("loss")), (Some(2.0), Some(0.0), Some(0.0)), "{row}");
+        assert!(value("best_effort_mbps") > Some(0.0) && value("guaranteed_mbps") > Some(0.0) && row["trouble"].is_null(), "{row}");
+    }
+    let beside = &rows[1];
+    assert!(beside["series"].as_str().unwrap().contains("beside") && beside["values"]["beside_mbps"].as_f64() > Some(0.0), "{beside}");
+    let profile: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(out.join("priority-disk.json")).unwrap()).unwrap();
+    assert!(!profile["disks"][0]["profile"]["points"].as_array().unwrap().is_empty(), "tactus probe-disk measured it: {profile}");
+    let disks = testbed::disk::left(&testbed::disk::default_folder());
+    assert!(!disks.iter().any(|disk| disk.name == format!("priority-{pid}")), "{disks:?}");
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(["priority-guaranteed", "priority-best-effort", "priority-playing"].iter().all(|id| page.contains(id)));
+}
+
+/// What namespaces can be made for: the kernel's TCP on a path, and our own stack on a cable.
+#[test]
+fn experiments_in_namespaces_are_whole() {
+    if !testbed::net::is_root() {
+        assert!(std::env::var("CI").is_err(), "CI must run everything");
+        eprintln!("SKIPPED (needs root): experiments in network namespaces");
+        return;
+    }
+    testbed::serve::binary().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["--quick", "--only", "ifq-linux", "--only", "lateness", "--seconds", "1", "--streams", "3", "--rate", "100k"];
+    let done = Command::new(TESTBED).arg("figures").args(arguments).args(["--peers", "tactus", "--out"]).arg(&out).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    let rows = |name: &str| -> Vec<serde_json::Value> {
+        let data = std::fs::read_to_string(out.join(format!("{name}.json"))).unwrap();
+        serde_json::from_str::<serde_json::Value>(&data).unwrap()["rows"].as_array().unwrap().clone()
+    };
+    let (linux, lateness) = (rows("ifq-linux"), rows("lateness"));
+    let of = |series: &str| linux.iter().filter(|row| row["series"].as_str().unwrap().contains(series)).collect::<Vec<_>>();
+    for series in ["CUBIC, 1000 frames in the wire", "CUBIC, pfifo"] {
+        let rtts: Vec<f64> = of(series).iter().filter_map(|row| row["values"]["srtt_median_ms"].as_f64()).collect();
+        assert!(rtts.len() >= 5 && rtts.iter().all(|rtt| *rtt > 2.0), "{series}: no shorter than the path: {rtts:?}");
+        assert!(of(series).iter().any(|row| row["values"]["short_ms"].as_f64() > Some(2.0)), "{series}");
+    }
+    assert!(of("simulated").len() > 20);
+    let places: BTreeSet<&str> = lateness.iter().map(|row| row["series"].as_str().unwrap()).collect();
+    assert_eq!(places.len(), 3, "{places:?}");
+    for row in &lateness {
+        let value = |name: &str| row["values"][name].as_f64();
+        assert!(value("playing") == Some(3.0) && value("busy_percent").is_some() && value("late_p999_ms").is_some(), "{row}");
+    }
 }
 
 /// Processes whose parent is `pid`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -89,18 +90,64 @@ pub fn measure_reported(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) 
 /// # Errors
 /// The server does not start, or the load generator cannot run.
 pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result<Cell, BenchError> {
-    let noise = noise::probe(None, 1.0).ok();
     let floor_ns = floor::sendmmsg_ns().ok();
     let log = logs.join(format!("{}-{}-{}-{}.log", peer.name, spec.kind, spec.streams, spec.round));
     let mut server = peer.start(media, spec.limit, &log)?;
     let options = options(&server, spec);
-    let (mut from, mut to, mut died) = (None, None, false);
+    let Observed { mut report, died, .. } = observe(&mut server, options)?;
+    if let Some(floor_ns) = floor_ns {
+        report.metrics.insert("sendmmsg_ns_per_packet", floor_ns);
+    }
+    let trouble = trouble(&report, spec.streams.min(spec.limit), died);
+    let Report { metrics, refused, failed, bursts, late_against, .. } = report;
+    Ok(Cell { peer: peer.name.clone(), spec, metrics, late_against, refused, failed, bursts, trouble })
+}
+
+/// What went wrong in a run that was to have `streams` of them, if something did.
+pub fn trouble(report: &Report, streams: usize, died: bool) -> Option<String> {
+    let playing = report.metric("playing");
+    if died {
+        Some("the server died".to_owned())
+    } else if report.failed.contains_key("timeout") {
+        Some(format!("the server hung: {} requests were not answered in 10 s", report.failed.values().sum::<u64>()))
+    } else if (playing as usize) < streams {
+        Some(format!("only {playing} of {streams} streams played"))
+    } else if report.metric("receiver_drops") > 0.0 {
+        Some(format!("{} packets were lost at the receiver: this machine was too busy to measure", report.metric("receiver_drops")))
+    } else {
+        None
+    }
+}
+
+/// What loading a server found.
+pub struct Observed {
+    /// The load's report, with the server's costs.
+    pub report: Report,
+    /// The server died.
+    pub died: bool,
+    /// When the part in which all played began and ended.
+    pub steady: Option<(Instant, Instant)>,
+}
+
+/// Loads a server that runs, with a probe of the machine's noise before.
+///
+/// # Errors
+/// The load generator cannot run.
+pub fn observe(server: &mut Running, options: Options) -> Result<Observed, BenchError> {
+    let noise = noise::probe(None, 1.0).ok();
+    let (mut from, mut to, mut died, mut steady) = (None, None, false, (None, None));
     let outcomes = load::run(&options, &mut |snapshot| {
         match snapshot.phase {
             Phase::Ramp => {}
-            Phase::Steady if from.is_none() => from = Moment::take(snapshot, server.pid()),
+            Phase::Steady if from.is_none() => {
+                from = Moment::take(snapshot, server.pid());
+                steady.0.get_or_insert_with(Instant::now);
+            }
             Phase::Steady => {}
-            Phase::Stop if to.is_none() => to = Moment::take(snapshot, server.pid()),
+            Phase::Stop if to.is_none() => {
+                to = Moment::take(snapshot, server.pid());
+                steady.1.get_or_insert_with(Instant::now);
+            }
             Phase::Stop => {}
         }
         died |= !server.is_alive();
@@ -110,42 +157,34 @@ pub fn measure(peer: &Peer, media: &Path, logs: &Path, spec: CellSpec) -> Result
     if let Some((from, to)) = from.zip(to) {
         add_costs(&mut report.metrics, &from, &to);
     }
-    if let Some(floor_ns) = floor_ns {
-        report.metrics.insert("sendmmsg_ns_per_packet", floor_ns);
-    }
-    let playing = report.metric("playing");
-    let trouble = if died {
-        Some("the server died".to_owned())
-    } else if report.failed.contains_key("timeout") {
-        Some(format!("the server hung: {} requests were not answered in 10 s", report.failed.values().sum::<u64>()))
-    } else if (playing as usize) < spec.streams.min(spec.limit) {
-        Some(format!("only {playing} of {} streams played", spec.streams.min(spec.limit)))
-    } else if report.metric("receiver_drops") > 0.0 {
-        Some(format!("{} packets were lost at the receiver: this machine was too busy to measure", report.metric("receiver_drops")))
-    } else {
-        None
-    };
-    let Report { metrics, refused, failed, bursts, late_against, .. } = report;
-    Ok(Cell { peer: peer.name.clone(), spec, metrics, late_against, refused, failed, bursts, trouble })
+    Ok(Observed { report, died, steady: steady.0.zip(steady.1) })
 }
 
 fn options(server: &Running, spec: CellSpec) -> Options {
+    let titles = u64::from(TITLES);
+    Options { titles, ..video_over_udp(vec![server.url("clip-000{n}.mp4")], spec.streams, spec.ramp, spec.seconds) }
+}
+
+/// What every measurement asks of the load generator: the pictures of these titles, over UDP.
+pub fn video_over_udp(url: Vec<String>, clients: usize, ramp: f64, seconds: f64) -> Options {
     Options {
-        url: vec![server.url("clip-000{n}.mp4")],
-        titles: u64::from(TITLES),
-        clients: spec.streams,
-        ramp: spec.ramp,
-        duration: spec.seconds,
+        url,
+        titles: u64::MAX,
+        clients,
+        ramp,
+        duration: seconds,
         transport: TransportKind::Udp,
         video_only: true,
         seek_every: None,
         churn: None,
+        from: None,
         cpu: None,
         drift_ppm: None,
         settle: 1.0,
         starve: 1.0,
         sweep_ms: 2,
         noise: 0.0,
+        per_stream: false,
         ordinary: false,
         quiet: true,
     }

@@ -1,11 +1,13 @@
 //! `testbed bench`: what `make bench` runs. On loopback, peers in turns over the numbers of streams: set-up, cost per packet, bursts, lateness; then
-//! one run at the limit of sessions. Beside each figure stands what the machine itself added.
+//! one run at the limit of sessions, and a search for the most streams that one engine core holds. Beside each figure stands what the machine itself added.
 //!
 //! Peers take turns at each number of streams, so that a disturbance of the machine does not fall on one of them alone; with several rounds every
 //! figure is the median.
 
 mod cell;
 mod floor;
+mod hold;
+mod place;
 mod table;
 
 use std::io;
@@ -16,9 +18,12 @@ use serde::Serialize;
 use crate::clip::{ClipError, ClipSpec, make_clips};
 use crate::load::LoadError;
 use crate::machine::Machine;
+use crate::net::NetError;
 use crate::peers::{self, Peer, PeerError};
 
-pub use cell::{Cell, CellSpec, measure};
+pub use cell::{Cell, CellSpec, Observed, measure, observe, trouble, video_over_udp};
+pub use hold::{Held, Trial, What};
+pub use place::Place;
 
 /// Titles that clients are spread over: enough that a disk has to move, few enough to be made in seconds.
 const TITLES: u32 = 8;
@@ -54,6 +59,10 @@ pub struct Args {
     /// Sessions of the run that sets up as fast as it can (0: none)
     #[arg(long, default_value_t = 300)]
     pub set_up: usize,
+    /// Titles made for the search for the most streams that one engine core of `tactus` holds, all of different titles from disk (0: none).
+    /// A title takes about 5 MB
+    #[arg(long, default_value_t = 1000)]
+    pub titles: usize,
     /// Where clips and results go
     #[arg(long, default_value = "out/bench")]
     pub out: PathBuf,
@@ -74,6 +83,9 @@ pub enum BenchError {
     /// The load generator.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// A file.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
@@ -85,6 +97,7 @@ pub struct Results {
     settings: Args,
     machine: Machine,
     cells: Vec<Cell>,
+    held: Vec<Held>,
 }
 
 /// Runs the bench and prints its table. False when a goal of the acceptance run was missed.
@@ -122,7 +135,11 @@ pub fn run(args: &Args) -> Result<bool, BenchError> {
         let cell = CellSpec { streams: asked, round: 1, seconds: f64::from(args.seconds), ramp: 500.0, limit: args.accept, kind: "limit" };
         cells.push(cell::measure_reported(peer, &slow, &args.out, cell)?);
     }
-    let results = Results { settings: args.clone(), machine: Machine::read(), cells };
+    let held = match peers.iter().find(|p| p.name == "tactus") {
+        Some(peer) if args.titles > 0 => hold::search(args, peer)?,
+        _ => Vec::new(),
+    };
+    let results = Results { settings: args.clone(), machine: Machine::read(), cells, held };
     let path = args.out.join("bench.json");
     let json = serde_json::to_string_pretty(&results).map_err(|e| BenchError::File(path.clone(), e.into()))?;
     std::fs::write(&path, json).map_err(|e| BenchError::File(path.clone(), e))?;

@@ -122,6 +122,9 @@ pub fn text(results: &Results) -> String {
     section(&mut text, results, "steady", "Playing", &STEADY);
     section(&mut text, results, "set-up", "Set-up as fast as possible", &SET_UP);
     section(&mut text, results, "limit", "At the limit of sessions (slow clips)", &LIMIT);
+    for held in &results.held {
+        let _ = writeln!(text, "\n{held}");
+    }
     for cell in results.cells.iter().filter(|c| c.spec.kind == "limit") {
         let refused: Vec<String> = cell.refused.iter().map(|(what, count)| format!("{count} by {what}")).collect();
         let _ = writeln!(text, "         refused: {}", refused.join(", "));

@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<(), DiskError> {
         Action::Up { name, size, rate, iops } => {
             let limits = Limits { bytes_per_s: *rate, iops: *iops };
             let spec = Spec { name: name.clone(), size_bytes: *size, limits, folder: args.folder.clone() };
-            let disk = SlowDisk::make(&spec, None)?;
+            let disk = SlowDisk::make(&spec, None, None)?;
             println!("asked for: {}", limits_text(limits));
             println!("measured:  {}", disk.probe(PROBE)?);
             println!("mounted:   {}", disk.keep().display());

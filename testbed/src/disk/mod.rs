@@ -6,7 +6,10 @@
 //! ```
 //!
 //! Everything of a disk lies in one folder with its name (`/var/tmp/testbed-disks/NAME`), so that what a killed process left can be found
-//! and taken down: [`clean`]. A disk made by [`SlowDisk::up`] belongs to that process and goes with it; one made by `testbed disk up` stays
+//! and taken down: [`clean`]. What is to be on it is best put there by [`SlowDisk::up_filled`], before the throttle: QEMU before 10.1 takes
+//! the next request into the buffer of a write that is still under way, so a disk that is written and used at the same time loses data.
+//!
+//! A disk made by [`SlowDisk::up`] belongs to that process and goes with it; one made by `testbed disk up` stays
 //! until `testbed disk down`. It needs root, for the mounts and the loop device.
 
 mod cli;
@@ -103,6 +106,9 @@ struct State {
     /// The loop device.
     device: Option<PathBuf>,
 }
+
+/// Puts things into a folder.
+pub type Fill<'a> = dyn FnMut(&Path) -> io::Result<()> + 'a;
 
 /// Places in a disk's folder.
 #[derive(Clone, Debug)]
@@ -207,11 +213,23 @@ impl SlowDisk {
     /// # Errors
     /// Not root, a program is missing, or a step fails; nothing is left then.
     pub fn up(spec: &Spec) -> Result<Self, DiskError> {
-        let own = std::process::id();
-        Self::make(spec, began(own).map(|at| (own, at)))
+        Self::make(spec, Self::this_process(), None)
     }
 
-    fn make(spec: &Spec, owner: Option<(u32, u64)>) -> Result<Self, DiskError> {
+    /// Makes the disk with what `fill` puts into the folder that it is given, at full speed. It can only be read then.
+    ///
+    /// # Errors
+    /// As of [`SlowDisk::up`], or of `fill`.
+    pub fn up_filled(spec: &Spec, fill: &mut Fill<'_>) -> Result<Self, DiskError> {
+        Self::make(spec, Self::this_process(), Some(fill))
+    }
+
+    fn this_process() -> Option<(u32, u64)> {
+        let own = std::process::id();
+        began(own).map(|at| (own, at))
+    }
+
+    fn make(spec: &Spec, owner: Option<(u32, u64)>, fill: Option<&mut Fill<'_>>) -> Result<Self, DiskError> {
         check(spec)?;
         fs::create_dir_all(&spec.folder).map_err(|e| DiskError::Step(spec.folder.display().to_string(), e))?;
         let places = Places::new(&spec.folder, &spec.name)?;
@@ -226,9 +244,27 @@ impl SlowDisk {
         let mut disk = Self { places, state, daemon: None };
         disk.places.write(&disk.state)?;
         disk.make_file_system()?;
+        let access = if fill.is_some() { "ro,noatime" } else { "noatime" };
+        if let Some(fill) = fill {
+            disk.fill(fill)?;
+        }
         disk.start_daemon()?;
-        disk.attach()?;
+        disk.attach(access)?;
         Ok(disk)
+    }
+
+    /// Mounts the backing file itself, without the daemon.
+    fn fill(&self, fill: &mut Fill<'_>) -> Result<(), DiskError> {
+        let (backing, mount) = (self.places.backing(), self.places.mount());
+        let failed = |e| DiskError::Step(mount.display().to_string(), e);
+        fs::create_dir(&mount).map_err(failed)?;
+        let options = ["-t", "ext4", "-o", "loop,noatime"].map(std::ffi::OsStr::new);
+        step("mount", &[&options[..], &[backing.as_os_str(), mount.as_os_str()]].concat())?;
+        let filled = fill(&mount).map_err(failed);
+        step("umount", &[mount.as_os_str()])?;
+        filled?;
+        // The daemon reads past the page cache.
+        File::open(&backing).and_then(|file| file.sync_all()).map_err(failed)
     }
 
     /// Straight on the backing file: making it through the throttle would take its time. Without a journal and with its tables written
@@ -304,7 +340,7 @@ impl SlowDisk {
         }
     }
 
-    fn attach(&mut self) -> Result<(), DiskError> {
+    fn attach(&mut self, access: &str) -> Result<(), DiskError> {
         let (export, mount) = (self.places.export(), self.places.mount());
         let failed = |e| DiskError::Step(mount.display().to_string(), e);
         let options = ["--direct-io=on", "--find", "--show"].map(std::ffi::OsStr::new);
@@ -312,9 +348,12 @@ impl SlowDisk {
         let device = PathBuf::from(said.trim());
         self.state.device = Some(device.clone());
         self.places.write(&self.state)?;
-        fs::create_dir(&mount).map_err(failed)?;
-        let options = ["-t", "ext4", "-o", "noatime"].map(std::ffi::OsStr::new);
+        fs::create_dir_all(&mount).map_err(failed)?;
+        let options = ["-t", "ext4", "-o", access].map(std::ffi::OsStr::new);
         step("mount", &[&options[..], &[device.as_os_str(), mount.as_os_str()]].concat())?;
+        if access.starts_with("ro") {
+            return Ok(());
+        }
         // Experiments may run without privileges.
         fs::set_permissions(&mount, fs::Permissions::from_mode(0o777)).map_err(failed)
     }

@@ -47,6 +47,9 @@ fn look(folder: &Path, name: String) -> Option<Left> {
     let daemon_gone = !state.daemon.is_some_and(|pid| is_daemon(pid, &places));
     let broken = if owner_gone {
         Some("its owner is gone")
+    } else if state.daemon.is_none() && state.owner.is_some() {
+        // Its owner is still making it.
+        None
     } else if daemon_gone {
         Some("its daemon is gone")
     } else if !mounted(&mount) {

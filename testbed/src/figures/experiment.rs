@@ -97,6 +97,10 @@ pub trait Experiment {
     fn title(&self) -> &'static str;
     /// In a line, for `--list`.
     fn about(&self) -> &'static str;
+    /// Only root can run it.
+    fn needs_root(&self) -> bool {
+        false
+    }
     /// What it will be asked, as kept with the data.
     fn settings(&self, args: &Args) -> BTreeMap<String, f64>;
     /// How it was measured, in sentences.
@@ -114,7 +118,14 @@ pub trait Experiment {
 
 /// All experiments, in the order of the report.
 pub fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(super::streams::Streams), Box::new(super::cpu_load::CpuLoad), Box::new(super::ifq::Ifq)]
+    vec![
+        Box::new(super::streams::Streams),
+        Box::new(super::cpu_load::CpuLoad),
+        Box::new(super::lateness::Lateness),
+        Box::new(super::priority::Priority),
+        Box::new(super::ifq::Ifq),
+        Box::new(super::ifq::linux::IfqLinux),
+    ]
 }
 
 /// What an experiment works with.
@@ -140,7 +151,15 @@ impl Context<'_> {
     /// # Errors
     /// The titles cannot be made.
     pub fn media(&self) -> Result<PathBuf, FiguresError> {
-        let seconds = self.args.seconds().ceil() as u32 + EXTRA_SECONDS;
+        self.media_for(self.args.seconds())
+    }
+
+    /// The same for measurements of another length.
+    ///
+    /// # Errors
+    /// The titles cannot be made.
+    pub fn media_for(&self, seconds: f64) -> Result<PathBuf, FiguresError> {
+        let seconds = seconds.ceil() as u32 + EXTRA_SECONDS;
         let folder = self.args.out.join("media").join(format!("{}bps-{seconds}s", self.args.rate));
         if !folder.join(format!("clip-{:04}.mp4", TITLES - 1)).is_file() {
             make_clips(&ClipSpec { rate_bps: self.args.rate, audio_bps: 0, seconds, ..ClipSpec::default() }, TITLES, &folder)?;

@@ -1,7 +1,7 @@
 //! `testbed figures`: runs experiments and writes one self-contained page with plots, and the raw data beside it.
 //!
 //! ```text
-//! experiment (streams, cpu_load, ifq, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page)
+//! experiment (streams, lateness, priority, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page)
 //!       └─ servers: one measurement by `bench`, lines for all                            └─ scale
 //! ```
 //!
@@ -12,7 +12,9 @@ mod cpu_load;
 pub mod experiment;
 pub mod html;
 pub mod ifq;
+mod lateness;
 pub mod plot;
+pub mod priority;
 pub mod scale;
 pub mod servers;
 pub mod store;
@@ -26,7 +28,9 @@ use controlplane::units::rfc3339_utc;
 
 use crate::bench::BenchError;
 use crate::clip::ClipError;
+use crate::disk::DiskError;
 use crate::machine::Machine;
+use crate::net::{self, NetError};
 use crate::noise::{self, Noise};
 use crate::peers::{self, Peer, PeerError};
 use experiment::{Context, Data, Experiment};
@@ -34,11 +38,11 @@ use experiment::{Context, Data, Experiment};
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// Seconds for each experiment: is all in order?
+    /// Half a minute for each experiment: is all in order?
     Quick,
     /// Minutes.
     Standard,
-    /// Up to an hour.
+    /// Hours.
     Full,
 }
 
@@ -48,10 +52,10 @@ pub struct Args {
     /// Only this experiment (may be given several times)
     #[arg(long)]
     pub only: Vec<String>,
-    /// Few and short measurements: seconds for each experiment
+    /// Few and short measurements: half a minute for each experiment
     #[arg(long, conflicts_with = "full")]
     pub quick: bool,
-    /// Many and long measurements
+    /// Many and long measurements: hours, most of them for the seven minutes of each point of `lateness`
     #[arg(long)]
     pub full: bool,
     /// Where the report and the data go
@@ -75,7 +79,7 @@ pub struct Args {
     /// Rate of the titles
     #[arg(long, default_value = "1.4M", value_parser = crate::clip::parse_rate)]
     pub rate: u64,
-    /// Numbers of streams of the experiment `streams`, in place of its own
+    /// Numbers of streams of the experiments `streams` and `lateness`, in place of their own
     #[arg(long, value_delimiter = ',')]
     pub streams: Vec<usize>,
     /// Shares of the cores, percent, of the experiment `cpu-load`, in place of its own
@@ -84,6 +88,9 @@ pub struct Args {
     /// Streams of the experiment `cpu-load` [default: 100; 25 with --quick]
     #[arg(long = "load-streams")]
     pub load_streams: Option<usize>,
+    /// Numbers of guaranteed streams of the experiment `priority`, in place of its own
+    #[arg(long, value_delimiter = ',')]
+    pub guaranteed: Vec<usize>,
     /// A measurement during which other programs used more of a core than this, percent, is marked as disturbed (and `--resume` repeats it)
     #[arg(long, default_value_t = 30.0)]
     pub disturbance: f64,
@@ -142,6 +149,12 @@ pub enum FiguresError {
     /// The titles.
     #[error(transparent)]
     Clip(#[from] ClipError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The slow disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The machine's own noise.
     #[error("noise probe: {0}")]
     Noise(io::Error),
@@ -188,6 +201,10 @@ fn measure_all(args: &Args, parts: &mut [Part<'_>]) -> Result<(), FiguresError> 
     for place in 0..parts.len() {
         let Some((experiment, data)) = parts.get_mut(place) else { break };
         if args.only.is_empty() || args.only.iter().any(|name| name == experiment.name()) {
+            if experiment.needs_root() && !net::is_root() {
+                eprintln!("SKIPPED (needs root): {}", experiment.name());
+                continue;
+            }
             eprintln!("{}: {}", experiment.name(), experiment.about());
             *data = Some(measure(*experiment, args, &peers, &noise, &machine));
             // After each, so that a run that is ended has its report too.

@@ -1,5 +1,6 @@
 //! One RTP stream at the receiver: sequence accounting, bursts, receiver reports; its punctuality goes to a [`Meter`].
 
+use super::rates::{Both, StreamRate};
 use super::rtcp::Block;
 use super::totals::Totals;
 use crate::lateness::{Meter, Record};
@@ -85,6 +86,7 @@ pub struct Flow {
     reported_received: u64,
     last_sr: Option<(u32, u64)>,
     meter: Meter,
+    rate: StreamRate,
     /// The sender said goodbye.
     pub bye: bool,
     /// It had a pause that counts as starving.
@@ -109,6 +111,7 @@ impl Flow {
             reported_received: 0,
             last_sr: None,
             meter,
+            rate: StreamRate::default(),
             bye: false,
             starved: false,
         }
@@ -168,12 +171,13 @@ impl Flow {
         }
         totals.packets += 1;
         totals.bytes += length as u64;
+        self.rate.steady_bytes += if totals.judge.is_steady(arrival_ns) { length as u64 } else { 0 };
         self.on_arrival(arrival_ns, timestamp, totals);
         // The spread within a frame is one of the payload.
         let bytes = length.saturating_sub(12).min(usize::from(u16::MAX)) as u16;
         if self.meter.push(Record { arrival_ns, timestamp, seq, bytes }) {
             let (points, judge) = totals.judging();
-            self.meter.flush(points, judge);
+            self.meter.flush(points, &mut Both { judge, rate: &mut self.rate });
         }
         first
     }
@@ -191,7 +195,7 @@ impl Flow {
         if let Some(run) = &self.run {
             self.lost_before += run.expected().saturating_sub(run.received as u64);
             let (points, judge) = totals.judging();
-            self.meter.restart(points, judge);
+            self.meter.restart(points, &mut Both { judge, rate: &mut self.rate });
         }
         let head_lost = awaited.map_or(0, |from| i64::from(seq.wrapping_sub(from)));
         self.run = Some(Run::new(i64::from(seq) - if head_lost <= HEAD_LOSS_MAX { head_lost } else { 0 }));
@@ -242,8 +246,8 @@ impl Flow {
         })
     }
 
-    /// Ends the stream: what is held is judged and counted.
-    pub fn finish(&mut self, totals: &mut Totals) {
+    /// Ends the stream: what is held is judged and counted, also for its client when that is known and such counts are wanted.
+    pub fn finish(&mut self, client: Option<usize>, totals: &mut Totals) {
         totals.record_burst(self.burst);
         self.burst = 0;
         totals.lost += self.lost();
@@ -251,7 +255,10 @@ impl Flow {
         self.run = None;
         totals.head_start_ns_max = totals.head_start_ns_max.max(self.meter.head_start_ns());
         let (points, judge) = totals.judging();
-        self.meter.restart(points, judge);
+        self.meter.restart(points, &mut Both { judge, rate: &mut self.rate });
+        if let (Some(told), Some(client)) = (&mut totals.per_stream, client) {
+            told.push(StreamRate { client, ..std::mem::take(&mut self.rate) });
+        }
     }
 }
 
@@ -285,7 +292,7 @@ mod tests {
         let block = flow.report(2_000_000_000).unwrap();
         assert_eq!((block.lost, block.fraction_lost), (1, (256 / 7) as u8));
         assert_eq!(flow.report(3_000_000_000).unwrap().fraction_lost, 0);
-        flow.finish(&mut totals);
+        flow.finish(None, &mut totals);
         assert_eq!((totals.lost, flow.lost()), (1, 0));
     }
 
@@ -316,7 +323,7 @@ mod tests {
             let at = 1_000_000_000 + k / 5 * 40_000_000 + k % 5 * 10_000;
             flow.on_rtp(at, &packet(k as u16, (k / 5 * 3600) as u32), 1000, &mut totals);
         }
-        flow.finish(&mut totals);
+        flow.finish(None, &mut totals);
         assert_eq!((totals.burst_max(), totals.bursts_of(5)), (5, 4));
     }
 

@@ -1,7 +1,7 @@
 //! `testbed load`: RTSP clients by the thousand from one thread, and what they saw.
 //!
 //! ```text
-//! course (phases) ─► runner (epoll, sweeps) ─► client (RTSP, no I/O) ─► session ─► flow (numbers, bursts) ─► lateness::Meter
+//! course (phases) ─► runner (epoll, sweeps) ─► client (RTSP, no I/O) ─► session ─► flow (numbers, bursts) ─► lateness::Meter ─► rates
 //!        │                                              └────────────► totals ─► report ─► table, JSON, --require
 //!        └─ sockets, sys (system calls)
 //! ```
@@ -10,6 +10,7 @@ pub mod client;
 pub mod course;
 pub mod flow;
 pub mod options;
+pub mod rates;
 pub mod report;
 pub mod require;
 pub mod rtcp;

@@ -1,5 +1,7 @@
 //! What a load run is asked to do.
 
+use std::net::Ipv4Addr;
+
 use clap::{Args, ValueEnum};
 
 /// How packets are to come.
@@ -54,6 +56,9 @@ pub struct Options {
     /// Sessions end and begin anew, after so many seconds on average (10 if not said)
     #[arg(long, value_parser = seconds, num_args = 0..=1, default_missing_value = "10")]
     pub churn: Option<f64>,
+    /// Clients have addresses of their own, from this IPv4 address on; all belong to this machine (`ip route add local NETWORK dev lo`)
+    #[arg(long)]
+    pub from: Option<Ipv4Addr>,
     /// Pin the load generator to this core
     #[arg(long)]
     pub cpu: Option<usize>,
@@ -75,6 +80,9 @@ pub struct Options {
     /// Run the generator as an ordinary thread. Otherwise it runs before others where that is permitted, so that it loses nothing itself
     #[arg(long)]
     pub ordinary: bool,
+    /// Tell what each stream got, in the JSON
+    #[arg(long)]
+    pub per_stream: bool,
     /// No progress line
     #[arg(long)]
     pub quiet: bool,

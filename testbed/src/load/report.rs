@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::course::Outcomes;
 use super::options::Options;
+use super::rates::StreamRate;
 use crate::lateness::Tally;
 use crate::noise::Noise;
 
@@ -26,6 +27,9 @@ pub struct Report {
     pub bursts: Vec<(usize, u64)>,
     /// What each packet is measured against: `even` (its frame spread evenly) or `burst` (its RTP timestamp), whichever fits the sender better.
     pub late_against: &'static str,
+    /// What each stream got, in the order in which they ended; with `--per-stream`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamRate>,
     /// What this machine itself added to a spinning thread just before the run.
     pub noise: Option<Noise>,
 }
@@ -143,6 +147,8 @@ impl Report {
         throughput(&mut metrics, outcomes);
         if let Some(noise) = &noise {
             metrics.insert("noise_max_ms", noise.max_us / 1e3);
+            metrics.insert("noise_wait_mean_ms", noise.wait_mean_us / 1e3);
+            metrics.insert("noise_wait_p999_ms", noise.wait_p999_us / 1e3);
             metrics.insert("noise_above_50us_per_s", noise.above_50_us_per_s);
             metrics.insert("noise_above_1ms_per_s", noise.above_1_ms_per_s);
         }
@@ -153,6 +159,7 @@ impl Report {
             failed: totals.failed.clone(),
             bursts: (1..=totals.burst_max()).map(|n| (n, totals.bursts_of(n))).filter(|(_, count)| *count > 0).collect(),
             late_against: if totals.judge.steady.packet().1 { "even" } else { "burst" },
+            streams: totals.per_stream.clone().unwrap_or_default(),
             noise,
         }
     }

@@ -14,7 +14,7 @@ use super::client::{Client, Transport};
 use super::options::{Options, TransportKind};
 use super::rtcp;
 use super::session::{MeterSettings, Outcome, Session};
-use super::sockets::{self, Pair};
+use super::sockets::{self, Addresses, Pair};
 use super::sys::{self, Batch, Epoll};
 use super::totals::Totals;
 
@@ -93,7 +93,7 @@ pub(super) struct Runner<'a> {
     epoll: Epoll,
     /// One pair per track, when clients share sockets.
     pub(super) shared: Vec<Pair>,
-    own_addresses: bool,
+    addresses: Option<Addresses>,
     batch: Batch,
     buffer: Vec<u8>,
     settings: MeterSettings,
@@ -142,19 +142,20 @@ impl<'a> Runner<'a> {
             slots.push((Rc::<str>::from(url), server));
         }
         let local = servers.iter().all(|(_, s)| s.ip().is_loopback());
-        let own_addresses = local && servers.iter().all(|(_, s)| s.is_ipv4());
+        let loopback = (local && servers.iter().all(|(_, s)| s.is_ipv4())).then(Addresses::loopback);
+        let addresses = options.from.map(Addresses::from).or(loopback);
         settings.drift_ppm = options.drift_ppm.unwrap_or(if local { 0.0 } else { 100.0 });
-        if own_addresses && options.clients > sockets::SHARED_CLIENTS_MAX {
+        if addresses.is_some() && options.clients > sockets::SHARED_CLIENTS_MAX {
             return Err(LoadError::TooMany(options.clients));
         }
-        let files_each = if own_addresses || options.transport == TransportKind::Tcp { 1 } else { 5 };
+        let files_each = if addresses.is_some() || options.transport == TransportKind::Tcp { 1 } else { 5 };
         let needed = options.clients as u64 * files_each + 64;
         let limit = sys::raise_open_files(needed);
         if limit < needed {
             return Err(LoadError::OpenFiles { clients: options.clients, needed, limit });
         }
         let mut shared = Vec::new();
-        if own_addresses && options.transport == TransportKind::Udp {
+        if addresses.is_some() && options.transport == TransportKind::Udp {
             for _ in 0..sockets::SHARED_TRACKS {
                 shared.push(Pair::new(false, true).map_err(|e| LoadError::System("bind the UDP ports", e))?);
             }
@@ -182,10 +183,10 @@ impl<'a> Runner<'a> {
             options,
             wheel: pacing::Wheel::new(slots.len() as u32, MS, now_ns),
             slots,
-            totals: Totals::default(),
+            totals: Totals::telling(options.per_stream),
             epoll: Epoll::new().map_err(|e| LoadError::System("epoll", e))?,
             shared,
-            own_addresses,
+            addresses,
             batch: Batch::new(),
             buffer: vec![0; READ_BYTES],
             settings,
@@ -266,7 +267,7 @@ impl<'a> Runner<'a> {
         slot.link = Link::Connecting;
         slot.connect_ns = now;
         (slot.seek_ns, slot.leave_ns, slot.again_ns) = (u64::MAX, u64::MAX, u64::MAX);
-        let from = self.own_addresses.then(|| sockets::own_address(n));
+        let from = self.addresses.map(|addresses| addresses.of(n));
         let opened = sockets::connect(slot.server, from).and_then(|socket| {
             self.epoll.add(&socket, TOKEN_TCP + n as u64, true)?;
             Ok(socket)
@@ -305,7 +306,7 @@ impl<'a> Runner<'a> {
             self.playing = self.playing.saturating_sub(1);
         }
         self.unsettled -= usize::from(std::mem::take(&mut slot.unsettled));
-        slot.session.finish(now, &mut self.totals);
+        slot.session.finish(n, now, &mut self.totals);
         slot.socket = None;
         slot.pairs.clear();
         slot.link = Link::Idle;
@@ -381,8 +382,8 @@ impl<'a> Runner<'a> {
                 (TransportKind::Udp, Some(port)) => {
                     let to = SocketAddr::new(server.ip(), port);
                     // A report that does not go out is as good as a lost one.
-                    let _ = match (self.shared.get(track), to, pairs.get(track)) {
-                        (Some(pair), SocketAddr::V4(to), _) => sys::send_from(&pair.rtcp, sockets::own_address(n), to, &packet),
+                    let _ = match (self.shared.get(track).zip(self.addresses), to, pairs.get(track)) {
+                        (Some((pair, addresses)), SocketAddr::V4(to), _) => sys::send_from(&pair.rtcp, addresses.of(n), to, &packet),
                         (_, _, Some(pair)) => pair.rtcp.send_to(&packet, &to.into()).map(drop),
                         _ => Ok(()),
                     };
@@ -492,7 +493,7 @@ impl<'a> Runner<'a> {
         if self.options.transport == TransportKind::Tcp {
             return u8::try_from(2 * track).ok().map(Transport::Interleaved);
         }
-        if self.own_addresses {
+        if self.addresses.is_some() {
             return self.shared.get(track).map(|pair| Transport::Udp(pair.port));
         }
         let slot = self.slots.get_mut(n)?;
@@ -506,7 +507,8 @@ impl<'a> Runner<'a> {
 
     /// Takes what waits at the shared sockets.
     fn sweep_shared(&mut self) {
-        let Self { shared, batch, slots, totals, realtime_offset_ns, .. } = self;
+        let Self { shared, addresses, batch, slots, totals, realtime_offset_ns, .. } = self;
+        let Some(addresses) = *addresses else { return };
         for (track, pair) in shared.iter().enumerate() {
             for (rtcp, socket) in [(false, &pair.rtp), (true, &pair.rtcp)] {
                 // Bounded: a flood must not keep the loop from its other work.
@@ -514,7 +516,7 @@ impl<'a> Runner<'a> {
                     let Ok(count) = batch.receive(socket) else { break };
                     let now = sys::monotonic_ns();
                     for datagram in (0..count).filter_map(|place| batch.get(place)) {
-                        let owner = datagram.to.and_then(sockets::owner).and_then(|n| slots.get_mut(n));
+                        let owner = datagram.to.and_then(|to| addresses.owner(to)).and_then(|n| slots.get_mut(n));
                         let Some(slot) = owner else {
                             totals.strays += 1;
                             continue;

@@ -234,12 +234,12 @@ impl Session {
         }
     }
 
-    /// Ends the session: everything that it held is counted.
-    pub fn finish(&mut self, now_ns: u64, totals: &mut Totals) {
+    /// Ends the session of this client: everything that it held is counted.
+    pub fn finish(&mut self, client: usize, now_ns: u64, totals: &mut Totals) {
         for flow in &mut self.flows {
             let waited = now_ns.saturating_sub(self.play_sent_ns) > 1_000_000_000;
             totals.silent += u64::from(self.accepted && waited && flow.last_arrival_ns() == 0);
-            flow.finish(totals);
+            flow.finish(self.accepted.then_some(client), totals);
         }
         self.accepted = false;
     }

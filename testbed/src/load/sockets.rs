@@ -1,8 +1,8 @@
 //! Where RTP and RTCP over UDP come in.
 //!
 //! A server tells clients apart by their address and port. On this machine every client gets an address of its own out of 127.0.0.0/8, so
-//! all clients *share* one socket pair per track, bound to all addresses, and one `recvmmsg` takes packets of hundreds of streams. Towards
-//! another machine each client has ports of its own.
+//! all clients *share* one socket pair per track, bound to all addresses, and one `recvmmsg` takes packets of hundreds of streams. The same is
+//! done with any other network that belongs to this machine (`--from`). Otherwise each client has ports of its own.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
@@ -22,14 +22,32 @@ const SHARED_BUFFER_BYTES: usize = 96 << 20;
 const OWN_BUFFER_BYTES: usize = 1 << 20;
 const BIND_TRIES: usize = 200;
 
-/// The own address of client `n` on this machine.
-pub fn own_address(n: usize) -> Ipv4Addr {
-    Ipv4Addr::from(FIRST_ADDRESS + n as u32)
+/// The addresses of clients, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    first: u32,
 }
 
-/// The client that has this address.
-pub fn owner(address: Ipv4Addr) -> Option<usize> {
-    u32::from(address).checked_sub(FIRST_ADDRESS).map(|n| n as usize)
+impl Addresses {
+    /// From this one on.
+    pub fn from(first: Ipv4Addr) -> Self {
+        Self { first: first.into() }
+    }
+
+    /// Those of loopback.
+    pub fn loopback() -> Self {
+        Self { first: FIRST_ADDRESS }
+    }
+
+    /// The address of client `n`.
+    pub fn of(self, n: usize) -> Ipv4Addr {
+        Ipv4Addr::from(self.first.wrapping_add(n as u32))
+    }
+
+    /// The client that has this address.
+    pub fn owner(self, address: Ipv4Addr) -> Option<usize> {
+        u32::from(address).checked_sub(self.first).map(|n| n as usize)
+    }
 }
 
 /// An RTP socket on an even port, its RTCP socket on the next.
@@ -110,11 +128,14 @@ mod tests {
 
     #[test]
     fn addresses_and_clients_correspond() {
+        let own = Addresses::loopback();
         for n in [0, 1, 300, 70_000, SHARED_CLIENTS_MAX - 1] {
-            assert!(own_address(n).is_loopback());
-            assert_eq!(owner(own_address(n)), Some(n));
+            assert!(own.of(n).is_loopback());
+            assert_eq!(own.owner(own.of(n)), Some(n));
         }
-        assert_eq!(owner(Ipv4Addr::LOCALHOST), None);
+        assert_eq!(own.owner(Ipv4Addr::LOCALHOST), None);
+        let other = Addresses::from(Ipv4Addr::new(10, 99, 0, 1));
+        assert_eq!((other.of(256), other.owner(Ipv4Addr::new(10, 99, 1, 1))), (Ipv4Addr::new(10, 99, 1, 1), Some(256)));
     }
 
     #[test]
@@ -122,21 +143,25 @@ mod tests {
         let pair = Pair::new(false, true).unwrap();
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let before = sys::realtime_ns();
-        sender.send_to(&[7; 1000], (own_address(259), pair.port)).unwrap();
-        sys::send_from(&pair.rtcp, own_address(5), SocketAddrV4::new(own_address(6), pair.port + 1), &[1, 2, 3]).unwrap();
+        sender.send_to(&[7; 1000], (Addresses::loopback().of(259), pair.port)).unwrap();
+        sys::send_from(&pair.rtcp, Addresses::loopback().of(5), SocketAddrV4::new(Addresses::loopback().of(6), pair.port + 1), &[1, 2, 3])
+            .unwrap();
         let mut batch = sys::Batch::new();
         let mut epoll = sys::Epoll::new().unwrap();
         epoll.add(&pair.rtp, 1, false).unwrap();
         epoll.wait(5_000, &mut Vec::new()).unwrap();
         assert_eq!(batch.receive(&pair.rtp).unwrap(), 1);
         let datagram = batch.get(0).unwrap();
-        assert_eq!((datagram.length, datagram.head, datagram.to), (1000, [7; sys::HEAD_BYTES].as_slice(), Some(own_address(259))));
+        assert_eq!(
+            (datagram.length, datagram.head, datagram.to),
+            (1000, [7; sys::HEAD_BYTES].as_slice(), Some(Addresses::loopback().of(259)))
+        );
         let received = datagram.received_ns.unwrap();
         assert!(received >= before && received <= sys::realtime_ns(), "kernel receive time");
         epoll.add(&pair.rtcp, 2, false).unwrap();
         epoll.wait(5_000, &mut Vec::new()).unwrap();
         assert_eq!(batch.receive(&pair.rtcp).unwrap(), 1);
-        assert_eq!((batch.get(0).unwrap().length, batch.get(0).unwrap().to), (3, Some(own_address(6))));
+        assert_eq!((batch.get(0).unwrap().length, batch.get(0).unwrap().to), (3, Some(Addresses::loopback().of(6))));
         assert_eq!(batch.receive(&pair.rtcp).unwrap(), 0);
     }
 }

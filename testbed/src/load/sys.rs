@@ -383,6 +383,31 @@ fn set_policy(policy: libc::c_int, priority: libc::c_int) -> bool {
     unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
 }
 
+/// The smoothed round-trip time of a TCP connection, microseconds.
+///
+/// # Errors
+/// It is none.
+pub fn tcp_rtt_us(socket: &impl AsRawFd) -> io::Result<u32> {
+    // SAFETY: all-zero bytes are a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes into `info`, which has that many.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &mut bytes) })?;
+    Ok(info.tcpi_rtt)
+}
+
+/// Has the page cache forget a file whose pages are on the disk already.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn forget_cached(file: &std::fs::File) -> io::Result<()> {
+    // SAFETY: no pointers are passed; 0 and 0 are the whole file.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
 /// Makes a command's process end when the thread that started it does, however that happens.
 pub fn end_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;

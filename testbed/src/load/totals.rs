@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::client::Method;
+use super::rates::StreamRate;
 use crate::lateness::frames::Point;
 use crate::lateness::{Sample, Sink, Tally, histogram_ns};
 
@@ -37,6 +38,18 @@ impl Sink for Judge {
         }
         let part = if start_ns >= self.steady_ns.0 { &mut self.steady } else { &mut self.ramp };
         part.rate.record(own_bytes, delivered_bytes);
+    }
+}
+
+impl Judge {
+    /// True when the second that begins then lies in the steady part.
+    pub fn is_steady_second(&self, start_ns: u64) -> bool {
+        start_ns >= self.steady_ns.0 && start_ns.saturating_add(1_000_000_000) < self.steady_ns.1
+    }
+
+    /// True for a moment of the steady part.
+    pub fn is_steady(&self, at_ns: u64) -> bool {
+        (self.steady_ns.0..self.steady_ns.1).contains(&at_ns)
     }
 }
 
@@ -93,6 +106,8 @@ pub struct Totals {
     pub seek_to_packet_ns: Histogram<u64>,
     /// Lateness.
     pub judge: Judge,
+    /// What each stream got, where that was asked for.
+    pub per_stream: Option<Vec<StreamRate>>,
     bursts: Vec<u64>,
     points: Vec<Point>,
 }
@@ -125,6 +140,7 @@ impl Default for Totals {
             connect_to_packet_ns: histogram_ns(),
             seek_to_packet_ns: histogram_ns(),
             judge: Judge { ramp: Tally::default(), steady: Tally::default(), steady_ns: (u64::MAX, u64::MAX) },
+            per_stream: None,
             bursts: vec![0; BURST_LENGTHS + 1],
             points: Vec::new(),
         }
@@ -132,6 +148,11 @@ impl Default for Totals {
 }
 
 impl Totals {
+    /// Empty sums, with a list of streams if that is asked for.
+    pub fn telling(per_stream: bool) -> Self {
+        Self { per_stream: per_stream.then(Vec::new), ..Self::default() }
+    }
+
     /// Scratch space and sink for a meter.
     pub fn judging(&mut self) -> (&mut Vec<Point>, &mut Judge) {
         (&mut self.points, &mut self.judge)

@@ -42,7 +42,7 @@ fn receive(media: &Media, trace: &[Outgoing]) -> load::totals::Totals {
         head[4..8].copy_from_slice(&media.timestamp(packet.index).to_be_bytes());
         flow.on_rtp(packet.planned_ns, &head, 12 + media.payload_bytes as usize, &mut totals);
     }
-    flow.finish(&mut totals);
+    flow.finish(None, &mut totals);
     totals
 }
 
@@ -126,12 +126,14 @@ fn play(pattern: Pattern, clients: usize, duration: f64) -> (load::Outcomes, Rep
         video_only: false,
         seek_every: None,
         churn: None,
+        from: None,
         cpu: None,
         drift_ppm: None,
         settle: 0.2,
         starve: 1.0,
         sweep_ms: 2,
         noise: 0.0,
+        per_stream: false,
         ordinary: true,
         quiet: true,
     };

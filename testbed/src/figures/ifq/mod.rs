@@ -3,6 +3,7 @@
 //! All of it happens in simulated time ([`path`]): a run takes a second or two, equal runs give equal figures, and the machine has no part in
 //! them. A row is a tenth of a second of one [`Scenario`], with or without the limit.
 
+pub mod linux;
 pub mod path;
 #[cfg(test)]
 mod tests;
