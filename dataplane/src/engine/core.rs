@@ -90,6 +90,8 @@ pub struct EngineCore<H: Host, D: Disk, C: Clock> {
     pub(super) clock: C,
     pub(super) gdsl: CoreGdsl<H, D>,
     commands: Receiver<Command<H::Stream, D::File>>,
+    /// Taken out of the queue, and to be obeyed first.
+    next_command: Option<Command<H::Stream, D::File>>,
     events: Sender<Event<D::File>>,
     pub(super) sessions: Vec<Option<Session>>,
     pub(super) free_sessions: Vec<u32>,
@@ -156,6 +158,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         Self {
             gdsl: Gdsl::new(gdsl_config, host, disk, pool, now_ns),
             commands,
+            next_command: None,
             events,
             sessions: (0..sessions).map(|_| None).collect(),
             free_sessions: (0..config.sessions_max).rev().collect(),
@@ -257,7 +260,7 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
 
     /// Commands wait to be taken.
     pub fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
+        self.next_command.is_some() || !self.commands.is_empty()
     }
 
     fn take_commands(&mut self) -> bool {
@@ -266,11 +269,15 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             self.gdsl.put_off(Unreserved::Commands);
             return false;
         }
-        if self.commands.is_empty() {
-            if let Err(TryRecvError::Disconnected) = self.commands.try_recv() {
-                self.shut_down();
+        if self.next_command.is_none() {
+            match self.commands.try_recv() {
+                Ok(command) => self.next_command = Some(command),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => {
+                    self.shut_down();
+                    return false;
+                }
             }
-            return false;
         }
         let Some(slice) = self.gdsl.slice(Unreserved::Commands, self.clock.now_ns()) else { return false };
         let mut any = false;
@@ -278,12 +285,12 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
             if self.listener_is_behind() || any && slice.is_over(self.clock.now_ns()) {
                 break;
             }
-            let Ok(command) = self.commands.try_recv() else { break };
+            let Some(command) = self.next_command.take().or_else(|| self.commands.try_recv().ok()) else { break };
             any = true;
             self.obey(command);
         }
         self.gdsl.took(slice, self.clock.now_ns());
-        if !self.commands.is_empty() {
+        if self.has_commands() {
             self.gdsl.put_off(Unreserved::Commands);
         }
         any

@@ -1,5 +1,8 @@
 //! Starts, stops, seeks and ends at odd moments, and titles of odd shapes: whatever happens, nobody sleeps for ever.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use dataplane::disks::sim::SimDiskConfig;
 use dataplane::engine::{Command, Refusal, Reply};
 use dataplane::gdsl::Outcome;
@@ -287,4 +290,40 @@ fn a_listener_that_is_behind_loses_no_answer() {
         stage.turn();
     }
     assert!(asked.iter().all(|id| stage.replies.contains_key(id)), "{} of 500 answers came", stage.replies.len());
+}
+
+/// Each command comes to a core that has just found that there is none, sooner or later at the worst moment.
+#[test]
+fn a_command_that_comes_while_the_core_looks_for_one_is_carried_out() {
+    const ORDERS: u64 = 20_000;
+    let mut stage = Stage::new(Config::default());
+    let commands = stage.commands.clone();
+    let done = AtomicU64::new(0);
+    let lost = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for reply in 1..=ORDERS {
+                let order = Command::Destroy { reply, session: 7 };
+                commands.try_send(order).expect("the queue is empty");
+                let given_up = Instant::now() + Duration::from_secs(5);
+                while done.load(Ordering::Acquire) < reply {
+                    if Instant::now() > given_up {
+                        return;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for reply in 1..=ORDERS {
+            let given_up = Instant::now() + Duration::from_secs(5);
+            while stage.replies.remove(&reply).is_none() {
+                if Instant::now() > given_up {
+                    return Some(reply);
+                }
+                stage.turn();
+            }
+            done.store(reply, Ordering::Release);
+        }
+        None
+    });
+    assert_eq!(lost, None, "a command without an answer");
 }

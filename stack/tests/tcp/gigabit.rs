@@ -4,10 +4,12 @@
 //! A node may be kept from running for a while every 20 ms, as a thread is on a machine that others use. What is in the buffers has to last
 //! until it runs again.
 
-use stack::tcp::{IfqLimit, TcpConfig};
+use std::net::SocketAddr;
+
+use stack::tcp::{IfqLimit, State, TcpConfig};
 
 use super::bulk::{Bulk, config};
-use super::link::{MS, Path, SECOND};
+use super::link::{MS, Path, SECOND, ip};
 
 /// Payload with timestamps of a full frame of 1538 bytes on the line.
 const PAYLOAD_SHARE: f64 = 1448.0 / 1538.0;
@@ -102,4 +104,35 @@ fn the_table_of_a_gigabit() {
     }
     let known = std::fs::read_to_string(file).unwrap_or_default();
     assert!(table == known, "the table has changed; if that is as it should be: TACTUS_WRITE_SNAPSHOTS=1\n{table}");
+}
+
+/// A connection on a long path may queue more than it is granted, until others need the pool.
+#[test]
+fn growth_is_lent() {
+    const GRANTED: usize = 300_000;
+    let path = Path { bottleneck_bps: 1_000_000_000, buffer_bytes: 4_000_000, delay_ns: 20 * MS, nic_frames: 1024, ..Path::default() };
+    let tcp = TcpConfig {
+        send_buffer_bytes: GRANTED,
+        recv_buffer_bytes: GRANTED,
+        buffer_bytes_max: 2 << 20,
+        pool_bytes: 4 << 20,
+        ifq_limit: IfqLimit::Off,
+        ..config()
+    };
+    let mut bulk = Bulk::new([tcp.clone(), tcp], path, 1 << 30, 3);
+    let id = bulk.transfer.id[0].unwrap();
+    bulk.run(SECOND);
+    let queued = bulk.world.tcp[0].send_queued_bytes(id);
+    assert!(queued > 3 * GRANTED, "it has filled what it was lent: {queued}");
+    let remote = SocketAddr::new(ip(1), 80);
+    let others: Vec<_> = (0..5).map(|_| bulk.world.tcp[0].connect(bulk.world.now_ns, SocketAddr::new(ip(0), 0), remote).unwrap()).collect();
+    bulk.run(SECOND + 200 * MS);
+    let block = [0; GRANTED];
+    for other in others {
+        assert_eq!(bulk.world.tcp[0].send(other, &[&block]), Ok(GRANTED), "everybody has what is granted");
+    }
+    assert_eq!(bulk.world.tcp[0].send_room(id), 0, "no more is lent");
+    bulk.run(3 * SECOND);
+    let info = bulk.world.tcp[0].info(id).unwrap();
+    assert!(info.send_queued_bytes > GRANTED && info.state == State::Established, "lent again, once the others have sent theirs: {info:?}");
 }

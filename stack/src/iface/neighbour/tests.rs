@@ -191,6 +191,7 @@ fn strangers_cannot_take_all_places_for_unfinished_resolutions() {
 enum Deed {
     Resolve(bool),
     Heard(u8),
+    Confirmed(u8),
     Advert(Option<u8>, bool, bool),
     Pass(u64),
 }
@@ -199,6 +200,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         any::<bool>().prop_map(Deed::Resolve),
         (0_u8..3).prop_map(Deed::Heard),
+        (0_u8..3).prop_map(Deed::Confirmed),
         (prop::option::of(0_u8..3), any::<bool>(), any::<bool>())
             .prop_map(|(mac, solicited, overrides)| Deed::Advert(mac, solicited, overrides)),
         (0_u64..40_000).prop_map(|ms| Deed::Pass(ms * MS)),
@@ -220,6 +222,7 @@ proptest! {
                         handles.push((who, mac, handle));
                     }
                 }
+                Deed::Confirmed(mac) => trace.table.confirmed(now_ns, ip(who), [2, 0, 0, 0, 0, mac]),
                 Deed::Heard(mac) => trace.table.heard(now_ns, ip(who), [2, 0, 0, 0, 0, mac]),
                 Deed::Advert(mac, solicited, overrides) => {
                     let mac = mac.map(|mac| [2, 0, 0, 0, 0, mac]);
