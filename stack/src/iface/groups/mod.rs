@@ -22,6 +22,7 @@ pub(crate) use self::query::{Query, has_router_alert, igmp, mld};
 pub(crate) use self::report::{Change, REPORT_BYTES_MAX, Report};
 use super::address::ALL_NODES;
 use super::hash::mix;
+use super::limit::Bucket;
 
 /// Groups of a family at once, those of own addresses counted.
 pub(crate) const MEMBERS_MAX: usize = 48;
@@ -37,6 +38,8 @@ const UNSOLICITED_NS: u64 = 1_000_000_000;
 const UNSOLICITED_OLD_NS: u64 = 10_000_000_000;
 /// An older version is spoken at most this long after it was heard, whatever intervals a router has claimed.
 const OLD_VERSION_NS_MAX: u64 = 3_600_000_000_000;
+/// Queries of a family that are looked at; what many of them make us say has a bound.
+const QUERIES_PER_SECOND: u32 = 20;
 /// Where nothing can be said yet (no link-local address), it is tried again after this time.
 const POSTPONED_NS: u64 = 500_000_000;
 
@@ -77,6 +80,7 @@ struct Family {
     spoken: Version,
     robustness: u8,
     query_interval_ns: u64,
+    queries: Bucket,
     random: u64,
 }
 
@@ -158,6 +162,7 @@ impl Family {
             spoken: Version::Third,
             robustness: ROBUSTNESS,
             query_interval_ns: QUERY_INTERVAL_NS,
+            queries: Bucket::new(QUERIES_PER_SECOND, QUERIES_PER_SECOND),
             random,
         }
     }
@@ -230,6 +235,9 @@ impl Family {
     }
 
     fn asked(&mut self, now_ns: u64, query: Query) {
+        if !self.queries.take(now_ns) {
+            return;
+        }
         match query.version {
             Version::Third => {
                 if query.robustness > 0 {

@@ -309,6 +309,19 @@ proptest! {
 }
 
 #[test]
+fn a_flood_of_queries_makes_us_say_little() {
+    for version in [Version::Second, Version::Third] {
+        let mut trace = Trace::settled("239.1.2.3", 13);
+        let mut said = 0;
+        for _ in 0..10_000 {
+            trace.ask(query(version, None, 0));
+            said += trace.pass(MS / 10).len();
+        }
+        assert!((1..=40).contains(&said), "{said} reports in a second");
+    }
+}
+
+#[test]
 fn there_are_only_so_many_groups() {
     let mut trace = Trace::new(12);
     let joined = (0..=255).filter(|n| trace.groups.join(0, IpAddr::from([239, 0, 0, *n]))).count();
