@@ -23,7 +23,7 @@ pub use dataplane::gdsl::Class;
 use dataplane::media::{Codec, MediaDescription, TrackKind};
 use serde::{Deserialize, Serialize};
 
-use crate::transfer::{ImportRequest, ImportStatus, TransferError};
+use crate::transfer::{ImportRequest, ImportStatus, RecordingRequest, RecordingStatus, TransferError};
 
 /// Names a session of an engine. Not the RTSP session id: that one is a secret between client and control server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -525,5 +525,22 @@ pub trait Engine: Send + Sync + 'static {
     /// Ends an import that goes on, and forgets one that is over. The answer is how it was in the end.
     fn cancel_import(&self, id: u64) -> impl Future<Output = Result<ImportStatus, TransferError>> + Send {
         async move { Err(TransferError::NotFound(format!("there is no import {id}"))) }
+    }
+
+    /// Begins to record a live stream into a file of the media folder, best-effort.
+    fn start_recording(&self, _request: RecordingRequest) -> impl Future<Output = Result<RecordingStatus, TransferError>> + Send {
+        async { Err(TransferError::Off("this engine records nothing")) }
+    }
+
+    /// The recordings that go on, and the last ones that are over, by number.
+    fn recordings(&self) -> impl Future<Output = Vec<RecordingStatus>> + Send {
+        async { Vec::new() }
+    }
+
+    /// Ends a recording that goes on, whose file is kept unless it is to `discard` it, and forgets one that is over. The answer is how it
+    /// was in the end, or is when that takes long.
+    fn end_recording(&self, id: u64, discard: bool) -> impl Future<Output = Result<RecordingStatus, TransferError>> + Send {
+        let _ = discard;
+        async move { Err(TransferError::NotFound(format!("there is no recording {id}"))) }
     }
 }

@@ -18,11 +18,27 @@ pub struct ImportRequest {
     pub replace: bool,
 }
 
+/// A wish to record a live stream into a file of the media folder; the body of `POST /api/v1/recordings`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordingRequest {
+    /// The path at which the stream can be played.
+    pub channel: String,
+    /// Where it goes: below the media folder, with `/` separators, where `recordings-to` allows.
+    pub to: String,
+    /// How much is recorded at most, seconds; without it, until it is ended or the stream is.
+    #[serde(default)]
+    pub seconds: Option<u32>,
+    /// A file that is there already is replaced, once the recording is whole.
+    #[serde(default)]
+    pub replace: bool,
+}
+
 /// How far a transfer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransferState {
-    /// Bytes are being copied.
+    /// Bytes are being copied or recorded.
     Running,
     /// All bytes are there; they are brought to the disk for good, and the file gets its name.
     Finishing,
@@ -63,6 +79,39 @@ pub struct ImportStatus {
     /// For how long it has been going on, or did, seconds.
     pub elapsed_s: f64,
     /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// A recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingStatus {
+    /// Its number.
+    pub id: u64,
+    /// Path of the live stream.
+    pub channel: String,
+    /// Path below the media folder.
+    pub to: String,
+    /// How far it is.
+    pub state: TransferState,
+    /// Bytes that are in the file so far, or that it has.
+    pub bytes: u64,
+    /// How much of the stream, seconds.
+    pub recorded_s: f64,
+    /// Access units of all tracks.
+    pub samples: u64,
+    /// How its tracks are coded.
+    pub tracks: Vec<String>,
+    /// Tracks that are not recorded, and why.
+    pub left_out: Vec<String>,
+    /// How much is recorded at most, seconds.
+    pub seconds: Option<u32>,
+    /// When it began, RFC 3339 in UTC.
+    pub started_at: String,
+    /// For how long it has been going on, or did, seconds.
+    pub elapsed_s: f64,
+    /// Why it ended where it did; what came before is in the file.
+    pub ended: Option<String>,
+    /// Why there is no file.
     pub error: Option<String>,
 }
 

@@ -40,6 +40,7 @@ fn engine(seconds: u32) -> (tempfile::TempDir, Arc<LocalEngine>) {
         live: LiveRules::default(),
         sources: Vec::new(),
         import_from: None,
+        recordings_to: Default::default(),
     };
     let engine = LocalEngine::start(config).unwrap();
     (folder, engine)

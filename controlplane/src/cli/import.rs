@@ -1,12 +1,10 @@
 //! `tactus import`: has a running appliance copy a file into its media folder, and watches.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::Client;
+use super::follow::{Line, block_on, read};
 use super::{Failure, print, printable};
 use crate::transfer::{ImportRequest, ImportStatus, TransferState};
 use crate::units::about_bytes;
@@ -41,9 +39,7 @@ pub(super) struct ImportArgs {
 /// # Errors
 /// [`Failure::Runtime`].
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Runtime(format!("cannot start: {error}")))?;
-    runtime.block_on(import(args))
+    block_on(import(args))
 }
 
 async fn import(args: &ImportArgs) -> Result<(), Failure> {
@@ -51,11 +47,11 @@ async fn import(args: &ImportArgs) -> Result<(), Failure> {
     let client = Client::new(&args.url).map_err(failed)?;
     let request = request_of(args)?;
     let body = serde_json::to_value(&request).map_err(|error| Failure::Runtime(error.to_string()))?;
-    let mut status = read(client.ask("POST", "/api/v1/imports", Some(&body)).map_err(failed)?)?;
+    let mut status: ImportStatus = read(client.ask("POST", "/api/v1/imports", Some(&body)).map_err(failed)?)?;
     let path = format!("/api/v1/imports/{}", status.id);
     let mut line = Line::new(args.json);
     while !status.state.is_over() {
-        line.show(&status);
+        line.show(&progress(&status));
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => status = read(client.ask("GET", &path, None).map_err(failed)?)?,
             _ = tokio::signal::ctrl_c() => status = read(client.ask("DELETE", &path, None).map_err(failed)?)?,
@@ -88,10 +84,6 @@ fn request_of(args: &ImportArgs) -> Result<ImportRequest, Failure> {
     Ok(ImportRequest { from, to, rate_bps: args.rate.map(|mbps| u64::from(mbps) * 1_000_000), replace: args.replace })
 }
 
-fn read(json: Value) -> Result<ImportStatus, Failure> {
-    serde_json::from_value(json).map_err(|error| Failure::Runtime(format!("the appliance speaks another version: {error}")))
-}
-
 /// Bytes per second so far.
 fn speed(status: &ImportStatus) -> f64 {
     if status.elapsed_s > 0.0 { status.bytes as f64 / status.elapsed_s } else { 0.0 }
@@ -107,37 +99,6 @@ fn progress(status: &ImportStatus) -> String {
 fn done(status: &ImportStatus) -> String {
     let (to, total) = (printable(&status.to), about_bytes(status.bytes_total));
     format!("{to}: {total} imported in {:.1} s, {}/s", status.elapsed_s, about_bytes(speed(status) as u64))
-}
-
-/// A line on a terminal that is written over.
-struct Line {
-    on: bool,
-    shown: usize,
-}
-
-impl Line {
-    fn new(quiet: bool) -> Self {
-        Self { on: !quiet && std::io::stderr().is_terminal(), shown: 0 }
-    }
-
-    fn show(&mut self, status: &ImportStatus) {
-        if self.on {
-            let text = progress(status);
-            self.write(&format!("\r{text:<width$}", width = self.shown));
-            self.shown = text.chars().count();
-        }
-    }
-
-    fn end(&mut self) {
-        if self.shown > 0 {
-            self.write(&format!("\r{:width$}\r", "", width = self.shown));
-        }
-    }
-
-    fn write(&self, text: &str) {
-        let mut stderr = std::io::stderr().lock();
-        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
-    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 
 mod check;
 mod client;
+mod follow;
 mod import;
 mod options;
 mod os;
 pub mod plan;
 mod probe;
 mod probe_disk;
+mod record;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ Examples:
   tactus probe film.mp4                   what is in a file, and can it be served?
   tactus check                            is this machine tuned, and what to type if not?
   tactus import /srv/inbox/film.mp4       copy a file into the media folder of a running server
+  tactus record live/cam1 recordings/1.mp4 record a live stream into the media folder of a running server
 
 Exit codes: 0 fine, 1 it failed, 2 the command line or the configuration is wrong.";
 const SERVE_HELP: &str = "\
@@ -73,6 +76,18 @@ Examples:
 
 Exit codes: 0 the file is there, 1 it failed or was cancelled, 2 the command line is wrong.";
 
+const RECORD_HELP: &str = "\
+The stream is recorded by the engine core of the running server that keeps it, beside all that it plays, from the newest key frame on.
+Ctrl-C ends the recording; so do the end of the stream and a disk that is full or too slow. What was recorded by then is a file that can be
+played; it appears under its name when it is whole.
+
+Examples:
+  tactus serve --record-paths live/ --recordings-to recordings/
+  tactus record live/cam1 recordings/cam1.mp4
+  tactus record live/cam1 recordings/cam1.mp4 --seconds 3600 --replace
+
+Exit codes: 0 the file is there, 1 it failed or was discarded, 2 the command line is wrong.";
+
 /// Version for people, with `git describe` when the build was told.
 static VERSION: LazyLock<String> = LazyLock::new(|| match version() {
     Version { tactus, build: Some(build) } => format!("{tactus} ({build})"),
@@ -103,6 +118,9 @@ enum Verb {
     /// Copy a file into the media folder of a running server
     #[command(after_help = IMPORT_HELP)]
     Import(import::ImportArgs),
+    /// Record a live stream into the media folder of a running server
+    #[command(after_help = RECORD_HELP)]
+    Record(record::RecordArgs),
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -150,6 +168,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Check(args)) => return check::run(&args),
         Some(Verb::ProbeDisk(args)) => probe_disk::run(&args),
         Some(Verb::Import(args)) => import::run(&args),
+        Some(Verb::Record(args)) => record::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,8 @@ use crate::units::{ByteSize, duration};
 
 /// How long ending every session may take. With the limits below it makes the 3 seconds within which a stop is promised.
 const GOODBYE_MAX: Duration = Duration::from_millis(1_500);
+/// How long recordings may take to become whole files.
+const RECORDINGS_MAX: Duration = Duration::from_millis(1_500);
 /// How long the engine cores may take to send what is queued and end.
 const ENGINE_STOP_MAX: Duration = Duration::from_millis(700);
 /// How long tasks that still run after that may take.
@@ -82,7 +84,18 @@ async fn start(plan: &Plan, stop: Stop) -> Result<(), Failure> {
     let poller = tokio::spawn(Arc::clone(&engine).poll_cores());
     let carrier = tokio::spawn(Arc::clone(&engine).carry_sockets());
     let sources = tokio::spawn(Arc::clone(&engine).fill_sources());
+    let recordings = tokio::spawn({
+        let (engine, mut stop) = (Arc::clone(&engine), Stop(stop.0.clone()));
+        async move {
+            stop.wait().await;
+            // While the clients are told goodbye.
+            engine.end_recordings(RECORDINGS_MAX).await;
+        }
+    });
     let outcome = appliance(Arc::clone(&engine), &engine.net(), plan, stop).await;
+    if outcome.is_ok() {
+        let _ = recordings.await;
+    }
     poller.abort();
     carrier.abort();
     sources.abort();
@@ -124,6 +137,7 @@ fn local_config(plan: &Plan) -> LocalConfig {
         },
         sources: config.live.sources.0.iter().map(|source| LiveSourceAt { path: source.path.clone(), addr: source.addr }).collect(),
         import_from: config.import_from.dir().map(Into::into),
+        recordings_to: config.recordings_to.clone(),
         lag: LagPolicy {
             max_ns: u64::from(config.lag_max_ms) * 1_000_000,
             action: match config.lag_action {

@@ -44,6 +44,7 @@ pub enum Key {
     LiveMemory,
     Source,
     ImportFrom,
+    RecordingsTo,
     Log,
 }
 
@@ -74,7 +75,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 36] = [
+    pub const ALL: [Key; 37] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -110,6 +111,7 @@ impl Key {
         Key::LiveMemory,
         Key::Source,
         Key::ImportFrom,
+        Key::RecordingsTo,
         Key::Log,
     ];
 
@@ -151,6 +153,7 @@ impl Key {
             Key::LiveMemory => "live-memory",
             Key::Source => "source",
             Key::ImportFrom => "import-from",
+            Key::RecordingsTo => "recordings-to",
             Key::Log => "log",
         }
     }
@@ -176,7 +179,7 @@ impl Key {
             Key::Class => "CLASS",
             Key::ClassPaths => "RULES",
             Key::ClassQuery | Key::RecordFrom => "WHO",
-            Key::RecordPaths => "PATHS",
+            Key::RecordPaths | Key::RecordingsTo => "PATHS",
             Key::Source => "SOURCES",
             Key::LagAction | Key::LiveLost => "WHAT",
             Key::DiskShare | Key::CpuShare => "PERCENT",
@@ -240,6 +243,9 @@ impl Key {
             Key::ImportFrom => {
                 "Folder whose files may be copied into the media folder with POST /api/v1/imports or `tactus import`, or \"off\""
             }
+            Key::RecordingsTo => {
+                "Beginnings of the paths in the media folder that live streams may be recorded to with POST /api/v1/recordings or `tactus record`, with commas between (\"recordings/\"), or \"off\""
+            }
             Key::Log => "What is logged to stderr: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         }
     }
@@ -260,7 +266,7 @@ impl Key {
             Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime | Key::ImportFrom => {
                 Kind::Text
             }
-            Key::RecordPaths | Key::RecordFrom | Key::LiveLost | Key::Source => Kind::Text,
+            Key::RecordPaths | Key::RecordFrom | Key::LiveLost | Key::Source | Key::RecordingsTo => Kind::Text,
             Key::LiveLatency | Key::LiveTimeout | Key::LiveHold => Kind::Integer,
             Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
             Key::RtpPort | Key::MaxSessions | Key::ReadAhead | Key::SessionTimeout | Key::StallTimeout => Kind::Integer,
@@ -310,6 +316,7 @@ impl Key {
             Key::Source => config.live.sources = text.parse()?,
             Key::LiveMemory => config.live.memory = size(text, MIB, 64 * GIB)?,
             Key::ImportFrom => config.import_from = text.parse()?,
+            Key::RecordingsTo => config.recordings_to = text.parse()?,
             Key::Log => config.log = text.parse()?,
         }
         Ok(())
@@ -354,6 +361,7 @@ impl Key {
             Key::Source => text(&config.live.sources),
             Key::LiveMemory => text(&config.live.memory),
             Key::ImportFrom => text(&config.import_from),
+            Key::RecordingsTo => text(&config.recordings_to),
             Key::Log => text(&config.log),
         }
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{ClassQuery, ValueError};
 use crate::units::{ByteSize, MIB};
 
-/// Beginnings of the paths that clients may record to. None: nobody may.
+/// Beginnings of the paths that clients may record to, or that recordings may have. None: nobody may, and there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordPaths(Vec<String>);
 

@@ -95,6 +95,8 @@ pub struct Config {
     pub live: LiveConfig,
     /// Folder whose files may be copied into the media folder.
     pub import_from: Folder,
+    /// Where live streams may be recorded to in the media folder.
+    pub recordings_to: RecordPaths,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -128,6 +130,7 @@ impl Default for Config {
             realtime: false,
             live: LiveConfig::default(),
             import_from: Folder::Off,
+            recordings_to: RecordPaths::default(),
             log: LogLevel::Info,
         }
     }

@@ -56,6 +56,7 @@ fn every_key_can_be_set_in_the_file() {
          source = "live/news=udp://239.1.1.1:5000"
          realtime = "on"
          import-from = "/srv/inbox"
+         recordings-to = "recordings/, shows/"
         log = "debug"
     "#;
     let expected = Config {
@@ -97,6 +98,7 @@ fn every_key_can_be_set_in_the_file() {
             sources: "live/news=udp://239.1.1.1:5000".parse().unwrap(),
         },
         import_from: Folder::Dir(PathBuf::from("/srv/inbox")),
+        recordings_to: "recordings/,shows/".parse().unwrap(),
         log: LogLevel::Debug,
     };
     assert_eq!(from_toml(text), Ok(expected));
@@ -316,6 +318,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 realtime,
                 live,
                 import_from: if cache { Folder::Off } else { Folder::Dir(PathBuf::from("/in box")) },
+                recordings_to: if cache { "a b/".parse().unwrap() } else { RecordPaths::default() },
                 log,
             }
         },

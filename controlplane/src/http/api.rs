@@ -3,13 +3,13 @@
 //!
 //! Units end names: `_us` microseconds, `_ns` nanoseconds, `_s` seconds, `_bps` bits per second, `_bytes` bytes. Counters count from the
 //! start of the process. What the engine and the RTSP server report is described where they define it: [`CoreStatus`],
-//! [`SessionStatus`], [`MediaEntry`], [`ImportStatus`], [`RtspCountersSnapshot`].
+//! [`SessionStatus`], [`MediaEntry`], [`ImportStatus`], [`RecordingStatus`], [`RtspCountersSnapshot`].
 
 use serde::Serialize;
 
 use crate::engine::{CoreStatus, DiskStatus, MediaEntry, SessionStatus};
 use crate::rtsp::RtspCountersSnapshot;
-use crate::transfer::ImportStatus;
+use crate::transfer::{ImportStatus, RecordingStatus};
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Serialize)]
@@ -120,6 +120,15 @@ pub struct ImportList {
     pub count: usize,
     /// The imports that go on, and the last ones that are over, by number.
     pub imports: Vec<ImportStatus>,
+}
+
+/// `GET /api/v1/recordings`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RecordingList {
+    /// Number of recordings.
+    pub count: usize,
+    /// The recordings that go on, and the last ones that are over, by number.
+    pub recordings: Vec<RecordingStatus>,
 }
 
 /// Body of every answer that is not a 200 or 201.

@@ -9,7 +9,7 @@ use dataplane::engine::net::Handover;
 use dataplane::media::{LeftOutTrack, MediaDescription, TrackDescription, TrackKind};
 
 use crate::engine::*;
-use crate::transfer::{ImportRequest, ImportStatus, TransferError, TransferState};
+use crate::transfer::{ImportRequest, ImportStatus, RecordingRequest, RecordingStatus, TransferError, TransferState};
 
 /// The engine.
 #[derive(Debug, Default)]
@@ -190,6 +190,50 @@ impl Engine for FakeEngine {
             import(7, ImportRequest { rate_bps: None, ..request() }),
             ImportStatus { state: TransferState::Failed, error: Some("the disk is full".into()), ..import(8, request()) },
         ]
+    }
+
+    async fn start_recording(&self, request: RecordingRequest) -> Result<RecordingStatus, TransferError> {
+        if request.channel == "live/none" {
+            return Err(TransferError::NotFound("nothing is live at 'live/none'".into()));
+        }
+        Ok(recording(9, request))
+    }
+
+    async fn recordings(&self) -> Vec<RecordingStatus> {
+        let request = |seconds| RecordingRequest { channel: "live/a".into(), to: "r/a.mp4".into(), seconds, replace: false };
+        let ended = Some("somebody ended it".to_owned());
+        vec![
+            recording(7, request(None)),
+            RecordingStatus { state: TransferState::Done, ended, ..recording(8, request(Some(60))) },
+            RecordingStatus { error: Some("nothing was recorded".into()), ..recording(9, request(None)) },
+        ]
+    }
+
+    async fn end_recording(&self, id: u64, discard: bool) -> Result<RecordingStatus, TransferError> {
+        let mut recordings = self.recordings().await.into_iter();
+        let recording = recordings.find(|recording| recording.id == id);
+        let recording = recording.ok_or_else(|| TransferError::NotFound(format!("there is no recording {id}")))?;
+        let state = if discard { TransferState::Cancelled } else { TransferState::Done };
+        Ok(RecordingStatus { state, ..recording })
+    }
+}
+
+fn recording(id: u64, request: RecordingRequest) -> RecordingStatus {
+    RecordingStatus {
+        id,
+        channel: request.channel,
+        to: request.to,
+        state: TransferState::Running,
+        bytes: 1,
+        recorded_s: 1.5,
+        samples: 2,
+        tracks: vec!["H.264".into()],
+        left_out: vec!["AV1: why".into()],
+        seconds: request.seconds,
+        started_at: "2026-01-01T00:00:00Z".into(),
+        elapsed_s: 1.5,
+        ended: None,
+        error: None,
     }
 }
 

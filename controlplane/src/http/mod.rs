@@ -4,7 +4,7 @@
 //! GET /api/v1/status ──┐                                 ┌─ engine_status ─► engine cores
 //! GET /api/v1/sessions ┼─► snapshot (one query at a time,├─ sessions
 //! GET /api/v1/media ───┘   kept for up to a second) ─────┴─ media
-//! /api/v1/imports: GET, POST, DELETE ─► imports, start_import, cancel_import
+//! /api/v1/imports: GET, POST, DELETE ─► imports, start_import, cancel_import; /api/v1/recordings: the same
 //! ```
 //!
 //! However many dashboards ask, and however often, the engine is asked at most once per snapshot's age, so a request never costs an
@@ -12,6 +12,7 @@
 
 pub mod api;
 mod imports;
+mod recordings;
 pub mod server;
 mod snapshot;
 
@@ -37,6 +38,9 @@ use crate::rtsp::RtspCounters;
 use crate::units::rfc3339_utc;
 use api::{Failure, MediaList, SessionList, Status, Totals, Version};
 use snapshot::Snapshot;
+
+/// What can be asked for.
+const PAGES: &str = "/api/v1/status, /api/v1/sessions, /api/v1/media, /api/v1/imports, /api/v1/recordings";
 
 /// How long an answer is reused.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +101,15 @@ impl<E: Engine> Monitor<E> {
     /// The routes.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/", get(async || "Tactus: GET /api/v1/status, /api/v1/sessions, /api/v1/media, /api/v1/imports (JSON), /healthz\n"))
+            .route("/", get(async || format!("Tactus: GET {PAGES} (JSON), /healthz\n")))
             .route("/healthz", get(async || "ok\n"))
             .route("/api/v1/status", get(Self::get_status))
             .route("/api/v1/sessions", get(Self::get_sessions))
             .route("/api/v1/media", get(Self::get_media))
             .route("/api/v1/imports", get(Self::get_imports).post(Self::post_import))
             .route("/api/v1/imports/{id}", get(Self::get_import).delete(Self::delete_import))
+            .route("/api/v1/recordings", get(Self::get_recordings).post(Self::post_recording))
+            .route("/api/v1/recordings/{id}", get(Self::get_recording).delete(Self::delete_recording))
             .layer(DefaultBodyLimit::max(imports::BODY_BYTES_MAX))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
@@ -160,13 +166,15 @@ impl<E: Engine> Monitor<E> {
 }
 
 async fn not_found(uri: Uri) -> Failure {
-    Failure::new(404, format!("there is no {}; see /api/v1/status, /api/v1/sessions, /api/v1/media, /api/v1/imports", uri.path()))
+    Failure::new(404, format!("there is no {}; see {PAGES}", uri.path()))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let (allowed, words) = match uri.path() {
-        "/api/v1/imports" => ("GET, HEAD, POST", "this answers GET and POST"),
-        path if path.starts_with("/api/v1/imports/") => ("GET, HEAD, DELETE", "this answers GET and DELETE"),
+        "/api/v1/imports" | "/api/v1/recordings" => ("GET, HEAD, POST", "this answers GET and POST"),
+        path if path.starts_with("/api/v1/imports/") || path.starts_with("/api/v1/recordings/") => {
+            ("GET, HEAD, DELETE", "this answers GET and DELETE")
+        }
         _ => ("GET, HEAD", "the monitor only answers GET"),
     };
     let mut response = Failure::new(405, format!("{method} is not allowed: {words}")).into_response();

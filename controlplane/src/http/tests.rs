@@ -71,6 +71,16 @@ async fn pages_answer_as_documented() {
         ("DELETE", "/api/v1/imports/x", 404, "application/json", "not the number"),
         ("PUT", "/api/v1/imports", 405, "application/json", "GET and POST"),
         ("POST", "/api/v1/imports", 415, "application/json", "Content-Type: application/json"),
+        ("GET", "/api/v1/recordings", 200, "application/json", "\"count\":3,\"recordings\":[{\"id\":7,"),
+        ("GET", "/api/v1/recordings/8", 200, "application/json", "\"ended\":\"somebody ended it\""),
+        ("GET", "/api/v1/recordings/77", 404, "application/json", "there is no recording 77"),
+        ("DELETE", "/api/v1/recordings/7", 200, "application/json", "\"state\":\"done\""),
+        ("DELETE", "/api/v1/recordings/7?discard=true", 200, "application/json", "\"state\":\"cancelled\""),
+        ("DELETE", "/api/v1/recordings/7?discard=perhaps", 400, "application/json", "?discard=true"),
+        ("DELETE", "/api/v1/recordings/77", 404, "application/json", "there is no recording 77"),
+        ("PUT", "/api/v1/recordings", 405, "application/json", "GET and POST"),
+        ("PUT", "/api/v1/recordings/7", 405, "application/json", "GET and DELETE"),
+        ("POST", "/api/v1/recordings", 415, "application/json", "Content-Type: application/json"),
         ("DELETE", "/healthz", 405, "application/json", "\"status\":405"),
     ] {
         let (got, head, body) = request(server.address, method, path).await;
@@ -81,10 +91,10 @@ async fn pages_answer_as_documented() {
 }
 
 #[tokio::test]
-async fn imports_are_asked_for_in_json() {
+async fn transfers_are_asked_for_in_json() {
     let server = start(FakeEngine::default(), PATIENT, Limits::default()).await;
-    let post = async |kind: &str, body: &str| {
-        let head = format!("POST /api/v1/imports HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n");
+    let post = async |page: &str, kind: &str, body: &str| {
+        let head = format!("POST /api/v1/{page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n");
         let answer = exchange(server.address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
         (answer[9..12].to_owned(), answer)
     };
@@ -101,7 +111,16 @@ async fn imports_are_asked_for_in_json() {
         ("application/json", "{", "400", "not what it should be"),
         ("application/json", &long, "413", ""),
     ] {
-        let (got, answer) = post(kind, body).await;
+        let (got, answer) = post("imports", kind, body).await;
+        assert!(got == status && answer.contains(within), "{body}: {answer}");
+    }
+    for (body, status, within) in [
+        (r#"{"channel":"live/a","to":"r/a.mp4","seconds":60}"#, "201", "\"channel\":\"live/a\",\"to\":\"r/a.mp4\",\"state\":\"running\""),
+        (r#"{"channel":"live/none","to":"r/a.mp4"}"#, "404", "nothing is live"),
+        (r#"{"channel":"live/a","to":"r/a.mp4","seconds":-1}"#, "400", "not what it should be"),
+        (r#"{"to":"r/a.mp4"}"#, "400", "missing field `channel`"),
+    ] {
+        let (got, answer) = post("recordings", "application/json", body).await;
         assert!(got == status && answer.contains(within), "{body}: {answer}");
     }
 }
@@ -200,7 +219,7 @@ fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
 async fn the_shape_of_the_json_is_the_published_one() {
     let server = start(FakeEngine::default(), PATIENT, Limits::default()).await;
     let mut lines = BTreeSet::new();
-    for page in ["status", "sessions", "media", "imports"] {
+    for page in ["status", "sessions", "media", "imports", "recordings"] {
         let (_, _, body) = request(server.address, "GET", &format!("/api/v1/{page}")).await;
         shape(&serde_json::from_str(&body).unwrap(), page, &mut lines);
     }

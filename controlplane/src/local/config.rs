@@ -8,6 +8,7 @@ use dataplane::engine::Poll;
 use dataplane::engine::own::OwnNetConfig;
 
 use super::channels::LiveRules;
+use crate::config::RecordPaths;
 
 /// How the local engine is set up.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct LocalConfig {
     pub realtime: bool,
     /// Folder that files may be imported from; `None`: nothing is imported.
     pub import_from: Option<PathBuf>,
+    /// Beginnings of the paths in the media folder that live streams may be recorded to.
+    pub recordings_to: RecordPaths,
     /// How live channels are kept.
     pub live: LiveRules,
     /// Transport streams that are received.

@@ -228,7 +228,7 @@ impl Core {
                 Event::ChannelDescribed { channel, described } => notice(Notice::ChannelDescribed { channel, described }),
                 Event::TransferOver { transfer, report } => notice(Notice::Transfer { transfer, told: OfTransfer::Over(report) }),
                 Event::TransferGone { transfer } => notice(Notice::Transfer { transfer, told: OfTransfer::Gone }),
-                Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
+                Event::Discard(_) | Event::DiscardAll(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
                 Event::DiscardChannel(_) | Event::DiscardIngest(_) | Event::DiscardReport(_) => {}
                 Event::Stopped => break,
             }
@@ -252,6 +252,7 @@ fn error_of(refusal: Refusal) -> EngineError {
         Refusal::Full => EngineError::Capacity(refusal.to_string()),
         Refusal::Listen | Refusal::Family | Refusal::Device | Refusal::CannotListen => EngineError::Unavailable(refusal.to_string()),
         Refusal::NoChannel => EngineError::NotFound(refusal.to_string()),
+        Refusal::NoKeyFrame => EngineError::Unavailable(refusal.to_string()),
         Refusal::State => EngineError::State(refusal.to_string()),
         Refusal::Unreachable => EngineError::State(refusal.to_string()),
     }

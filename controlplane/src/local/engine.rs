@@ -25,6 +25,7 @@ use super::config::LocalConfig;
 use super::core::{Core, Notice};
 use super::disks::{DiskRules, Disks};
 use super::imports::Imports;
+use super::recordings::Recordings;
 use super::session::{Inner, Life, Session, position, to_core};
 use super::status::Monitor;
 use super::titles::Titles;
@@ -34,7 +35,7 @@ use crate::engine::{
     StreamToken, TrackReady, TrackStart, TrackTransport,
 };
 use crate::net::{Ender, Net};
-use crate::transfer::{ImportRequest, ImportStatus, TransferError};
+use crate::transfer::{ImportRequest, ImportStatus, RecordingRequest, RecordingStatus, TransferError};
 
 /// What is read ahead is at most this much more than the configured time: the sample that is being sent, and one that is being read.
 const WINDOW_SLACK_NS: u64 = 1_000_000_000;
@@ -77,6 +78,7 @@ pub struct LocalEngine {
     monitor: Monitor,
     pub(super) disks: Arc<Disks>,
     imports: Imports,
+    recordings: Recordings,
     transfers: Arc<Board>,
     pub(super) config: LocalConfig,
     pub(super) cname: String,
@@ -106,6 +108,7 @@ impl LocalEngine {
         let streams: Arc<Mutex<Streams>> = Arc::default();
         let channels = Arc::new(Channels::new(config.live));
         let imports = Imports::new(config.import_from.as_deref())?;
+        let recordings = Recordings::new(config.recordings_to.clone());
         let transfers: Arc<Board> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
         let (mut cores, mut sockets) = (Vec::new(), Vec::new());
@@ -160,6 +163,7 @@ impl LocalEngine {
             monitor,
             disks,
             imports,
+            recordings,
             transfers,
             config,
             cname,
@@ -202,6 +206,11 @@ impl LocalEngine {
             self.monitor.poll(&self.cores, &self.disks).await;
             self.channels.tidy();
         }
+    }
+
+    /// Ends all recordings, whose files are kept. Waits at most `patience`.
+    pub async fn end_recordings(&self, patience: Duration) {
+        self.recordings.end_all(patience).await;
     }
 
     /// BYE to every session, and the end of the engine cores. Waits at most `patience`.
@@ -510,6 +519,19 @@ impl Engine for LocalEngine {
 
     async fn cancel_import(&self, id: u64) -> Result<ImportStatus, TransferError> {
         self.imports.cancel(id).await
+    }
+
+    async fn start_recording(&self, request: RecordingRequest) -> Result<RecordingStatus, TransferError> {
+        let (titles, board) = (Arc::clone(&self.titles), Arc::clone(&self.transfers));
+        self.recordings.start(self.new_id(), request, titles, &self.channels, board).await
+    }
+
+    async fn recordings(&self) -> Vec<RecordingStatus> {
+        self.recordings.list()
+    }
+
+    async fn end_recording(&self, id: u64, discard: bool) -> Result<RecordingStatus, TransferError> {
+        self.recordings.end(id, discard).await
     }
 
     fn detach_stream(&self, stream: StreamToken) {

@@ -6,87 +6,59 @@
 //!            failed or cancelled: the part and the folders that were made for it are removed ◄──────────────────────┘
 //! ```
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use dataplane::disks::{MediaFile, NewFile, NewFileError};
+use dataplane::disks::{MediaFile, NewFile};
 use dataplane::engine::TransferReport;
 use dataplane::gdsl::Outcome;
-use dataplane::media::library::{Library, LibraryError, NewPlace};
+use dataplane::media::library::{Library, NewPlace};
 use dataplane::transfer::import::{IMPORT_CHUNKS, import};
-use tokio::sync::Notify;
 
 use super::core::Core;
+use super::jobs::{Job, Jobs};
 use super::titles::Titles;
-use super::transfers::{Board, Running};
+use super::transfers::{Board, Running, new_file};
 use crate::transfer::{ImportRequest, ImportStatus, TransferError, TransferState};
-use crate::units::rfc3339_utc;
 
-/// Imports that are over and still told of.
-const REMEMBERED: usize = 64;
 /// How often the engine core is asked how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Slowest rate that may be asked for, bits per second.
 const RATE_BPS_MIN: u64 = 1_000;
 
-/// One import, as long as it is told of.
+/// What an import is about.
 struct Import {
-    id: u64,
     from: String,
     to: String,
     bytes_total: u64,
     rate_bps: Option<u64>,
-    started_at: SystemTime,
-    started: Instant,
-    progress: Mutex<Progress>,
-    cancel: Notify,
-    over: Notify,
 }
 
-struct Progress {
-    state: TransferState,
-    bytes: u64,
-    error: Option<String>,
-    ended: Option<Instant>,
+fn status(job: &Job<Import>) -> ImportStatus {
+    let (started_at, elapsed_s) = (job.started_at(), job.elapsed_s());
+    let (Import { from, to, bytes_total, rate_bps }, progress) = (&job.what, job.progress());
+    ImportStatus {
+        id: job.id,
+        from: from.clone(),
+        to: to.clone(),
+        state: progress.state,
+        bytes: progress.bytes,
+        bytes_total: *bytes_total,
+        rate_bps: *rate_bps,
+        started_at,
+        elapsed_s,
+        error: progress.error.clone(),
+    }
 }
 
-impl Import {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+fn end(job: &Job<Import>, state: TransferState, why: Option<String>) {
+    let Import { from, to, .. } = &job.what;
+    match &why {
+        Some(why) => tracing::warn!(%from, %to, "import failed: {why}"),
+        None => tracing::info!(%from, %to, ?state, "import is over"),
     }
-
-    fn status(&self) -> ImportStatus {
-        let progress = self.progress();
-        ImportStatus {
-            id: self.id,
-            from: self.from.clone(),
-            to: self.to.clone(),
-            state: progress.state,
-            bytes: progress.bytes,
-            bytes_total: self.bytes_total,
-            rate_bps: self.rate_bps,
-            started_at: rfc3339_utc(self.started_at),
-            elapsed_s: progress.ended.unwrap_or_else(Instant::now).duration_since(self.started).as_secs_f64(),
-            error: progress.error.clone(),
-        }
-    }
-
-    fn end(&self, result: Result<(), (TransferState, Option<String>)>) {
-        let mut progress = self.progress();
-        (progress.state, progress.error) = match result {
-            Ok(()) => (TransferState::Done, None),
-            Err(end) => end,
-        };
-        match (&progress.state, &progress.error) {
-            (TransferState::Failed, Some(why)) => tracing::warn!(from = %self.from, to = %self.to, "import failed: {why}"),
-            (state, _) => tracing::info!(from = %self.from, to = %self.to, ?state, "import is over"),
-        }
-        progress.ended = Some(Instant::now());
-        drop(progress);
-        self.over.notify_waiters();
-    }
+    job.end(state, why);
 }
 
 /// The files of an import that goes on; dropped, they leave nothing behind.
@@ -99,18 +71,7 @@ struct Files {
 impl Files {
     fn open(library: &Library, root: &Path, request: &ImportRequest) -> Result<Self, TransferError> {
         let source = open_source(root, &request.from)?;
-        let place = library.place(&request.to).map_err(|error| match error {
-            LibraryError::Open { .. } => TransferError::Unavailable(error.to_string()),
-            error => TransferError::Wrong(format!("to: {error}")),
-        })?;
-        let new = NewFile::create(place.path(), source.size(), request.replace).map_err(|error| match error {
-            NewFileError::Exists { .. } => {
-                TransferError::Conflict(format!("'{}' is there already; \"replace\": true replaces it", request.to))
-            }
-            NewFileError::Busy { .. } => TransferError::Conflict(format!("'{}' is being written already", request.to)),
-            NewFileError::NoRoom { .. } => TransferError::NoRoom(error.to_string()),
-            NewFileError::Os { .. } => TransferError::Unavailable(error.to_string()),
-        })?;
+        let (new, place) = new_file(library, &request.to, source.size(), request.replace)?;
         Ok(Self { source, new, place })
     }
 
@@ -153,26 +114,18 @@ fn open_source(root: &Path, from: &str) -> Result<MediaFile, TransferError> {
 pub(super) struct Imports {
     /// Where files may be taken from.
     root: Option<PathBuf>,
-    all: Mutex<BTreeMap<u64, Arc<Import>>>,
+    jobs: Jobs<Import>,
 }
 
 impl Imports {
     /// Imports from below `root` only; without it there are none.
     pub(super) fn new(root: Option<&Path>) -> Result<Self, String> {
         let canonical = |root: &Path| root.canonicalize().map_err(|error| format!("import-from {}: {error}", root.display()));
-        Ok(Self { root: root.map(canonical).transpose()?, all: Mutex::default() })
-    }
-
-    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Import>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, id: u64) -> Result<Arc<Import>, TransferError> {
-        self.all().get(&id).cloned().ok_or_else(|| TransferError::NotFound(format!("there is no import {id}")))
+        Ok(Self { root: root.map(canonical).transpose()?, jobs: Jobs::default() })
     }
 
     pub(super) fn list(&self) -> Vec<ImportStatus> {
-        self.all().values().map(|import| import.status()).collect()
+        self.jobs.list().iter().map(|job| status(job)).collect()
     }
 
     /// Begins an import named `id`, on `core`, into the folder of `titles`.
@@ -193,78 +146,62 @@ impl Imports {
         let files = tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(TransferError::Unavailable(error.to_string())))?;
         let bytes = files.source.size();
         let pair = import(files.source.clone(), id, files.new.file().clone(), bytes, rate_bps);
-        let running = Running::start(core, board, id, Box::new(pair.into()), IMPORT_CHUNKS).await?;
-        let progress = Mutex::new(Progress { state: TransferState::Running, bytes: 0, error: None, ended: None });
-        let (started_at, started) = (SystemTime::now(), Instant::now());
-        let (cancel, over) = (Notify::new(), Notify::new());
-        let import = Arc::new(Import { id, from, to, bytes_total: bytes, rate_bps, started_at, started, progress, cancel, over });
-        tracing::info!(from = %import.from, to = %import.to, bytes, "import begins");
-        let mut all = self.all();
-        all.insert(id, Arc::clone(&import));
-        let over: Vec<u64> = all.values().filter(|import| import.progress().state.is_over()).map(|import| import.id).collect();
-        for id in over.iter().take(over.len().saturating_sub(REMEMBERED)) {
-            all.remove(id);
-        }
-        drop(all);
-        let status = import.status();
-        tokio::spawn(supervise(import, running, files));
+        let running = Running::start(core, board, id, vec![Box::new(pair.into())], IMPORT_CHUNKS).await?;
+        let job = Job::new(id, Import { from, to, bytes_total: bytes, rate_bps });
+        tracing::info!(from = %job.what.from, to = %job.what.to, bytes, "import begins");
+        self.jobs.add(&job);
+        let status = status(&job);
+        tokio::spawn(supervise(job, running, files));
         Ok(status)
     }
 
     /// Ends an import that goes on; one that is over is told of no more. How it was in the end.
     pub(super) async fn cancel(&self, id: u64) -> Result<ImportStatus, TransferError> {
-        let import = self.get(id)?;
-        let over = import.over.notified();
-        tokio::pin!(over);
-        // From now on the end is not missed.
-        over.as_mut().enable();
-        if import.progress().state.is_over() {
-            self.all().remove(&id);
-        } else {
-            import.cancel.notify_one();
-            over.await;
+        let job = self.jobs.get(id, "import")?;
+        if !job.wish_for_end(None).await {
+            self.jobs.forget(id);
         }
-        Ok(import.status())
+        Ok(status(&job))
     }
 }
 
 /// Follows an import to its end.
-async fn supervise(import: Arc<Import>, mut running: Running, files: Files) {
+async fn supervise(job: Arc<Job<Import>>, mut running: Running, files: Files) {
     let mut every = tokio::time::interval(PROGRESS_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let end = loop {
+    let ended = loop {
         tokio::select! {
             report = running.over() => break Some(report),
-            () = import.cancel.notified() => break None,
+            () = job.wish.notified() => break None,
             _ = every.tick() => {
                 if let Some(report) = running.report().await {
-                    import.progress().bytes = report.bytes;
+                    job.progress().bytes = report.bytes;
                 }
             }
         }
     };
     // Before anything is done with the file.
     running.stop().await;
-    let failed = |why: String| Err((TransferState::Failed, Some(why)));
-    let result = match end {
-        None => Err((TransferState::Cancelled, None)),
+    let failed = |why: String| (TransferState::Failed, Some(why));
+    let (state, why) = match ended {
+        None => (TransferState::Cancelled, None),
         Some(None) => failed("the engine core ended".into()),
         Some(Some(TransferReport { outcome: Some(Outcome::Failed(why)), .. })) => failed(why.into()),
         Some(Some(TransferReport { bytes, .. })) => {
             {
-                let mut progress = import.progress();
+                let mut progress = job.progress();
                 (progress.state, progress.bytes) = (TransferState::Finishing, bytes);
             }
             match tokio::task::spawn_blocking(move || files.finish()).await {
-                Ok(Ok(())) => return import.end(Ok(())),
-                Ok(Err(why)) => return import.end(failed(why)),
-                Err(error) => return import.end(failed(error.to_string())),
+                Ok(Ok(())) => return end(&job, TransferState::Done, None),
+                Ok(Err(why)) => return end(&job, TransferState::Failed, Some(why)),
+                Err(error) => return end(&job, TransferState::Failed, Some(error.to_string())),
             }
         }
     };
     // The part is gone before anybody is told of the end.
     let _ = tokio::task::spawn_blocking(move || drop(files)).await;
-    import.end(result);
+    end(&job, state, why);
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dataplane::disks::MediaFile;
+use dataplane::disks::{MediaFile, NewFile, NewFileError};
 use dataplane::engine::{AnyPair, Command, Reply, TransferReport};
+use dataplane::media::library::{Library, LibraryError, NewPlace};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::core::Core;
+use crate::engine::EngineError;
 use crate::transfer::TransferError;
 
 /// How often a command that an overloaded engine core did not take is offered again.
@@ -17,7 +19,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What an engine core tells of a transfer without being asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Told {
-    /// It came to its end, or cannot go on.
+    /// It, or a pair of it, came to its end, or cannot go on.
     Over(TransferReport),
     /// The engine core has let go of its files.
     Gone,
@@ -57,20 +59,24 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Has `core` carry out `pair`, which needs `chunks` buffers at most, under the name `key`.
+    /// Has `core` carry out `pairs`, which need `chunks` buffers at most, under the name `key`.
+    #[expect(clippy::vec_box, reason = "they are handed over in their boxes: an engine core neither allocates nor frees")]
     pub(super) async fn start(
         core: Arc<Core>,
         board: Arc<Board>,
         key: u64,
-        pair: Box<AnyPair<MediaFile>>,
+        pairs: Vec<Box<AnyPair<MediaFile>>>,
         chunks: usize,
     ) -> Result<Self, TransferError> {
-        let unavailable = |error: crate::engine::EngineError| TransferError::Unavailable(error.to_string());
-        core.take_chunks(chunks).map_err(unavailable)?;
+        let refused = |error| match error {
+            EngineError::NotFound(why) => TransferError::NotFound(why),
+            error => TransferError::Unavailable(error.to_string()),
+        };
+        core.take_chunks(chunks).map_err(refused)?;
         let (tell, told) = unbounded_channel();
         board.lock().insert(key, tell);
         let running = Self { core, board, key, told, chunks };
-        running.core.ask(|reply| Command::StartTransfer { reply, transfer: key, pair }).await.map_err(unavailable)?;
+        running.core.ask(|reply| Command::StartTransfer { reply, transfer: key, pairs }).await.map_err(refused)?;
         Ok(running)
     }
 
@@ -82,7 +88,13 @@ impl Running {
         }
     }
 
-    /// Waits for its end.
+    /// What is live by now is recorded, and nothing more.
+    pub(super) fn end_recording(&self) {
+        let key = self.key;
+        self.core.insist(move |reply| Command::EndRecording { reply, transfer: key }, ());
+    }
+
+    /// Waits for its end, or the next one of a pair's.
     pub(super) async fn over(&mut self) -> Option<TransferReport> {
         loop {
             match self.told.recv().await? {
@@ -107,4 +119,19 @@ impl Running {
             }
         }
     }
+}
+
+/// Begins the file at `to`, below the media folder, with room for `bytes`.
+pub(super) fn new_file(library: &Library, to: &str, bytes: u64, replace: bool) -> Result<(NewFile, NewPlace), TransferError> {
+    let place = library.place(to).map_err(|error| match error {
+        LibraryError::Open { .. } => TransferError::Unavailable(error.to_string()),
+        error => TransferError::Wrong(format!("to: {error}")),
+    })?;
+    let new = NewFile::create(place.path(), bytes, replace).map_err(|error| match error {
+        NewFileError::Exists { .. } => TransferError::Conflict(format!("'{to}' is there already; \"replace\": true replaces it")),
+        NewFileError::Busy { .. } => TransferError::Conflict(format!("'{to}' is being written already")),
+        NewFileError::NoRoom { .. } => TransferError::NoRoom(error.to_string()),
+        NewFileError::Os { .. } => TransferError::Unavailable(error.to_string()),
+    })?;
+    Ok((new, place))
 }

@@ -219,8 +219,15 @@ pub enum Command<S, F> {
         reply: u64,
         /// Name of the transfer from now on, of the control core's choice.
         transfer: u64,
-        /// Its modules and its link.
-        pair: Box<AnyPair<F>>,
+        /// Its modules and their links: one pair, or, of a recording, one for each track of the channel.
+        pairs: Vec<Box<AnyPair<F>>>,
+    },
+    /// What is live by now is recorded, and nothing more; [`Event::TransferOver`] follows for each pair.
+    EndRecording {
+        /// Reply number.
+        reply: u64,
+        /// The transfer.
+        transfer: u64,
     },
     /// End a transfer, whether it came to its end or not. [`Event::TransferGone`] follows when nothing of it is under way any more.
     StopTransfer {
@@ -255,6 +262,9 @@ pub enum Refusal {
     /// No such transfer.
     #[error("no such transfer")]
     NoTransfer,
+    /// Nothing of the channel is there that a recording could begin with.
+    #[error("the live stream has not sent a key frame yet: try again in a moment")]
+    NoKeyFrame,
     /// A table is full.
     #[error("the engine core's tables are full")]
     Full,
@@ -366,11 +376,11 @@ pub enum Event<F> {
         /// The stream.
         token: u64,
     },
-    /// A transfer came to its end, or cannot go on; it stays until it is stopped.
+    /// A pair of a transfer came to its end, or cannot go on; it stays until the transfer is stopped.
     TransferOver {
         /// The transfer.
         transfer: u64,
-        /// How far it came, and how it ended.
+        /// How far the transfer came, and how it ended so far.
         report: TransferReport,
     },
     /// A transfer was stopped; the engine core has let go of its files.
@@ -380,6 +390,8 @@ pub enum Event<F> {
     },
     /// A delivery's boxes, to be freed by whoever reads this.
     Discard(Box<TrackPair<F>>),
+    /// What a transfer's boxes came in, with those that were refused, to be freed by whoever reads this.
+    DiscardAll(Vec<Box<AnyPair<F>>>),
     /// A set-up that was refused, to be freed by whoever reads this.
     DiscardSetup(Box<TrackSetup<F>>),
     /// A plan that was used, to be freed by whoever reads this.

@@ -138,7 +138,8 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
                 };
                 self.reply(reply, answer);
             }
-            Command::StartTransfer { reply, transfer, pair } => self.start_transfer(reply, transfer, pair),
+            Command::StartTransfer { reply, transfer, pairs } => self.start_transfer(reply, transfer, pairs),
+            Command::EndRecording { reply, transfer } => self.end_recording(reply, transfer),
             Command::StopTransfer { reply, transfer } => self.stop_transfer(reply, transfer),
             Command::TransferStatus { reply, transfer } => self.transfer_status(reply, transfer),
             Command::Shutdown => self.shut_down(),

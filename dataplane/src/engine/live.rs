@@ -7,14 +7,15 @@ use super::channel::{Channel, ChannelReport, Route};
 use super::command::{Event, Refusal, Transport};
 use super::control::RTCP_PORT;
 use super::core::EngineCore;
-use super::modules::{SinkModule, SourceModule, track_of};
-use crate::delivery::Timeline;
+use super::modules::{AnyPair, SinkModule, SourceModule, track_of};
 use crate::delivery::live::RecordHeader;
+use crate::delivery::{LiveSource, Timeline};
 use crate::disks::Disk;
 use crate::gdsl::{Gdsl, IssueModule};
 use crate::ingest::{Ingest, REPORT_BYTES_MAX, Records};
 use crate::media::TrackKind;
 use crate::rtp::interleaved;
+use crate::transfer::RecordSink;
 
 /// How often channels are looked at when nothing else is due.
 const LOOK_EVERY_NS: u64 = 250_000_000;
@@ -374,6 +375,39 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         let start_ns = start_ns.unwrap_or(now_ns);
         let delay_ns = latency_ns.max(now_ns.saturating_sub(start_ns));
         Some(Timeline { start_dts_ns: start_ns as i64, anchor_ns: Some(start_ns.saturating_add(delay_ns)) })
+    }
+
+    /// Gives the pairs of a recording their tapes, and the places where a viewer could start: all of them at the picture's. Other
+    /// transfers need nothing.
+    pub(super) fn prepare_recording(&mut self, pairs: &mut [Box<AnyPair<D::File>>]) -> Result<(), Refusal> {
+        let block_bytes = self.gdsl.pool().chunk_bytes() as u64;
+        let mut leader: Option<(bool, Option<(u64, u64)>)> = None;
+        for (live, sink) in pairs.iter_mut().filter_map(|pair| recorded(pair)) {
+            let tape = self.tape_of(live.channel, live.track).ok_or(Refusal::NoChannel)?;
+            live.tape.set_tape(tape);
+            let mark = self.gdsl.tape(tape).and_then(|place| place.mark);
+            if leader.is_none_or(|(is_video, _)| sink.is_video() && !is_video) {
+                leader = Some((sink.is_video(), mark));
+            }
+        }
+        let Some((_, mark)) = leader else { return Ok(()) };
+        let (_, start_ns) = mark.ok_or(Refusal::NoKeyFrame)?;
+        for (live, sink) in pairs.iter_mut().filter_map(|pair| recorded(pair)) {
+            let tape = live.tape.tape();
+            let place = self.gdsl.tape(tape).ok_or(Refusal::NoChannel)?;
+            let offset = place.mark.map_or(place.end, |(offset, _)| offset);
+            sink.start(tape, offset, start_ns, block_bytes);
+            live.tape.start(offset);
+        }
+        Ok(())
+    }
+}
+
+/// The modules of this pair, if it records.
+fn recorded<F>(pair: &mut AnyPair<F>) -> Option<(&mut LiveSource, &mut RecordSink<F>)> {
+    match (&mut pair.source, &mut pair.destination) {
+        (SourceModule::Track(source), SinkModule::Record(sink)) => Some((source.live_mut()?, sink)),
+        _ => None,
     }
 }
 

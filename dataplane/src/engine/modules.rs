@@ -5,7 +5,7 @@ use stack::host::Host;
 use crate::delivery::{Source, TrackSender};
 use crate::disks::Disk;
 use crate::gdsl::{Gdsl, IoBatch, IssueModule, Lateness, NextUpcall, Pair, PairId};
-use crate::transfer::{FileSink, FileSource};
+use crate::transfer::{FileSink, FileSource, RecordSink};
 
 /// The source module of a delivery.
 #[derive(Debug)]
@@ -18,44 +18,44 @@ pub enum SourceModule<F> {
 
 /// The destination module of a delivery.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most pairs are tracks, and every pair is in a box of its own")]
 pub enum SinkModule<F> {
     /// A client.
     Track(TrackSender),
     /// A file.
     File(FileSink<F>),
+    /// A file that a track of a live channel is recorded to.
+    Record(RecordSink<F>),
 }
 
 /// The pair of modules of any delivery.
 pub type AnyPair<F> = Pair<SourceModule<F>, SinkModule<F>>;
 
-/// Calls the same method of whichever module it is.
+/// Calls the same method of whichever of these modules it is.
 macro_rules! of_any {
-    ($kind:ident, $self:expr, $module:ident => $call:expr) => {
+    ($kind:ident { $($name:ident)* }, $self:expr, $module:ident => $call:expr) => {
         match $self {
-            $kind::Track($module) => $call,
-            $kind::File($module) => $call,
+            $($kind::$name($module) => $call,)*
         }
     };
 }
 
 impl<H: Host, D: Disk> IssueModule<H, D> for SourceModule<D::File> {
     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
-        of_any!(SourceModule, self, module => module.upcall(now_ns, io))
+        of_any!(SourceModule { Track File }, self, module => module.upcall(now_ns, io))
     }
 
     fn prefetch(&self, host: &H) {
-        of_any!(SourceModule, self, module => IssueModule::<H, D>::prefetch(module, host));
+        of_any!(SourceModule { Track File }, self, module => IssueModule::<H, D>::prefetch(module, host));
     }
 }
 
 impl<H: Host, D: Disk> IssueModule<H, D> for SinkModule<D::File> {
     fn upcall(&mut self, now_ns: u64, io: &mut IoBatch<'_, H, D>) -> NextUpcall {
-        of_any!(SinkModule, self, module => module.upcall(now_ns, io))
+        of_any!(SinkModule { Track File Record }, self, module => module.upcall(now_ns, io))
     }
 
     fn prefetch(&self, host: &H) {
-        of_any!(SinkModule, self, module => IssueModule::<H, D>::prefetch(module, host));
+        of_any!(SinkModule { Track File Record }, self, module => IssueModule::<H, D>::prefetch(module, host));
     }
 }
 
@@ -68,6 +68,12 @@ impl<F> From<Pair<Source<F>, TrackSender>> for AnyPair<F> {
 impl<F> From<Pair<FileSource<F>, FileSink<F>>> for AnyPair<F> {
     fn from(Pair { source, destination, link, class, lateness }: Pair<FileSource<F>, FileSink<F>>) -> Self {
         Pair { source: SourceModule::File(source), destination: SinkModule::File(destination), link, class, lateness }
+    }
+}
+
+impl<F> From<Pair<Source<F>, RecordSink<F>>> for AnyPair<F> {
+    fn from(Pair { source, destination, link, class, lateness }: Pair<Source<F>, RecordSink<F>>) -> Self {
+        Pair { source: SourceModule::Track(source), destination: SinkModule::Record(destination), link, class, lateness }
     }
 }
 

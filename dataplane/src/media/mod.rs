@@ -7,6 +7,7 @@
 //! - [`title`]: what a file is once it has been read: tracks, codecs, the flat sample [`index`].
 //! - [`description`]: the same as plain data, for the control server (SDP, JSON); its figures come from [`measure`].
 //! - [`mp4`]: the reader of MP4 and QuickTime files.
+//! - [`movie`]: the writer of MP4 files, for what is recorded.
 //! - [`library`]: the titles of a media folder.
 //!
 //! Files are hostile input: reading one costs bounded time and memory and never panics.
@@ -16,6 +17,7 @@ pub mod error;
 pub mod index;
 pub mod library;
 pub mod measure;
+pub mod movie;
 pub mod mp4;
 #[cfg(test)]
 mod test_file;

@@ -19,12 +19,12 @@ use rand::{Rng, SeedableRng};
 
 use super::stage::{Config, MS, RTCP, RTP, SECOND, Stage, client, rtcp_of, udp};
 
-const CHANNEL: u64 = 77;
-const GOP: usize = 12;
+pub(super) const CHANNEL: u64 = 77;
+pub(super) const GOP: usize = 12;
 const LATENCY_NS: u64 = 200 * MS;
 const SILENCE_NS: u64 = 3 * SECOND;
 
-fn codecs() -> [(Codec, TrackKind, u32, u8); 2] {
+pub(super) fn codecs() -> [(Codec, TrackKind, u32, u8); 2] {
     let video = Codec::Mpeg4Visual { config: vec![0, 0, 1, 0xb0, 1] };
     [(video, TrackKind::Video, 90_000, 96), (Codec::Opus { channels: 2 }, TrackKind::Audio, 48_000, 97)]
 }
@@ -38,14 +38,14 @@ fn unit(track: usize, number: usize, bytes: usize) -> Vec<u8> {
 }
 
 /// What a track's sender sends: when, and what; and which packets there were, by unit.
-struct Sender {
+pub(super) struct Sender {
     /// Arrivals at the engine core, in their order: time, track, datagram.
-    arrivals: Vec<(u64, usize, Vec<u8>)>,
+    pub(super) arrivals: Vec<(u64, usize, Vec<u8>)>,
     /// Of each track and unit: the bytes, and whether a packet of it, or the one before it, was lost.
-    units: [Vec<(Vec<u8>, bool)>; 2],
+    pub(super) units: [Vec<(Vec<u8>, bool)>; 2],
 }
 
-fn sender(rng: &mut StdRng, begin_ns: u64, seconds: usize, lost_per_mille: u32, jitter_ns: u64) -> Sender {
+pub(super) fn sender(rng: &mut StdRng, begin_ns: u64, seconds: usize, lost_per_mille: u32, jitter_ns: u64) -> Sender {
     let mut arrivals = Vec::new();
     let mut units: [Vec<(Vec<u8>, bool)>; 2] = Default::default();
     for (track, (codec, _, rate, payload_type)) in codecs().into_iter().enumerate() {
@@ -81,7 +81,7 @@ fn sender(rng: &mut StdRng, begin_ns: u64, seconds: usize, lost_per_mille: u32, 
     Sender { arrivals, units }
 }
 
-fn report(track: usize, rate: u32, at_ns: u64) -> Vec<u8> {
+pub(super) fn report(track: usize, rate: u32, at_ns: u64) -> Vec<u8> {
     let mut out = [0; 128];
     let mut writer = Writer::new(&mut out);
     let rtp_timestamp = 0xffff_f000u32.wrapping_add((u128::from(at_ns) * u128::from(rate) / 1_000_000_000) as u32);
@@ -91,7 +91,7 @@ fn report(track: usize, rate: u32, at_ns: u64) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-fn open(stage: &mut Stage, blocks: [usize; 2], hold: bool) {
+pub(super) fn open(stage: &mut Stage, blocks: [usize; 2], hold: bool) {
     let specs: Vec<RtpTrackSpec> =
         codecs().into_iter().map(|(codec, _, clock_rate, payload_type)| RtpTrackSpec { codec, payload_type, clock_rate }).collect();
     let ingest = Some(Box::new(Ingest::Rtp(RtpIngest::new(&specs, 5, "stage"))));
@@ -108,7 +108,7 @@ fn route(stage: &mut Stage) {
     }
 }
 
-fn join(stage: &mut Stage, session: u64) {
+pub(super) fn join(stage: &mut Stage, session: u64) {
     for (track, (codec, kind, clock_rate, payload_type)) in codecs().into_iter().enumerate() {
         let spec = LiveTrackSpec {
             channel: CHANNEL,
@@ -142,7 +142,7 @@ fn channel_status(stage: &mut Stage) -> ChannelReport {
 }
 
 /// The access units that a viewer got of a track: their numbers, and when the first packet of each left.
-fn seen(stage: &Stage, session: u64, track: usize, units: &[(Vec<u8>, bool)]) -> Vec<(usize, u64)> {
+pub(super) fn seen(stage: &Stage, session: u64, track: usize, units: &[(Vec<u8>, bool)]) -> Vec<(usize, u64)> {
     let (codec, ..) = &codecs()[track];
     let mut depacketiser = Depacketiser::new(codec, 1 << 20);
     let mut got = Vec::new();

@@ -10,5 +10,6 @@ mod isochronous;
 mod lag;
 mod life;
 mod live;
+mod record;
 mod stage;
 mod transfer;

@@ -141,7 +141,7 @@ impl Stage {
                 Event::Stopped => self.stopped = true,
                 Event::ChannelLost { channel, why } => self.lost.push((channel, why)),
                 Event::ChannelDescribed { .. } => {}
-                Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
+                Event::Discard(_) | Event::DiscardAll(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) => {}
                 Event::DiscardChannel(_) | Event::DiscardIngest(_) | Event::DiscardReport(_) => {}
             }
         }
@@ -189,8 +189,8 @@ impl Stage {
     }
 
     pub fn import(&mut self, transfer: u64, from: &SimFile, to: &SimFile, bytes: u64) {
-        let pair = Box::new(dataplane::transfer::import(from.clone(), from.id(), to.clone(), bytes, None).into());
-        assert!(matches!(self.ask(|reply| Command::StartTransfer { reply, transfer, pair }), Reply::Done));
+        let pairs = vec![Box::new(dataplane::transfer::import(from.clone(), from.id(), to.clone(), bytes, None).into())];
+        assert!(matches!(self.ask(|reply| Command::StartTransfer { reply, transfer, pairs }), Reply::Done));
     }
 
     pub fn stop_transfer(&mut self, transfer: u64) {

@@ -28,7 +28,7 @@ fn a_file_is_copied_beside_streams_that_are_on_time() {
     let (from, to) = (SimFile::pattern(50, BYTES), SimFile::writable(51, BYTES));
     stage.import(1, &from, &to, BYTES);
     stage.run_for(10 * SECOND);
-    assert_eq!(stage.over, [(1, TransferReport { bytes: BYTES, outcome: Some(Outcome::Ended) })]);
+    assert_eq!(stage.over, [(1, TransferReport { bytes: BYTES, outcome: Some(Outcome::Ended), going_on: 0 })]);
     assert!(to.written() == Some(content(&from, BYTES)));
     for film in &films {
         let session = film.file.id();
@@ -71,8 +71,8 @@ fn what_cannot_be_is_refused() {
     let mut stage = Stage::new(Config::default());
     let (from, to) = (SimFile::pattern(50, 1 << 20), SimFile::writable(51, 1 << 20));
     let start = |stage: &mut Stage, transfer| {
-        let pair = Box::new(dataplane::transfer::import(from.clone(), 50, to.clone(), 1 << 20, Some(1000)).into());
-        stage.ask(|reply| Command::StartTransfer { reply, transfer, pair })
+        let pairs = vec![Box::new(dataplane::transfer::import(from.clone(), 50, to.clone(), 1 << 20, Some(1000)).into())];
+        stage.ask(|reply| Command::StartTransfer { reply, transfer, pairs })
     };
     for transfer in 1..=TRANSFERS_MAX as u64 {
         assert!(matches!(start(&mut stage, transfer), Reply::Done));

@@ -4,6 +4,7 @@
 pub mod announce;
 pub mod config;
 pub mod interface;
+pub mod movie;
 pub mod mp4_index;
 pub mod packetise;
 pub mod range_header;
@@ -20,10 +21,11 @@ pub mod transport_stream;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("announce", announce::run),
     ("config", config::run),
     ("interface", interface::run),
+    ("movie", movie::run),
     ("mp4_index", mp4_index::run),
     ("packetise", packetise::run),
     ("range_header", range_header::run),

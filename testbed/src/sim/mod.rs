@@ -258,7 +258,7 @@ impl World {
             Event::TransferOver { transfer, .. } | Event::TransferGone { transfer } => {
                 Err(format!("a transfer {transfer} that nobody began"))
             }
-            Event::Discard(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) | Event::Stopped => Ok(()),
+            Event::Discard(_) | Event::DiscardAll(_) | Event::DiscardSetup(_) | Event::DiscardPlan(_) | Event::Stopped => Ok(()),
             // There are no live channels in these worlds.
             other => Err(format!("{other:?}")),
         }

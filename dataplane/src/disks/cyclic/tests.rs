@@ -210,7 +210,7 @@ fn writes_take_turns_with_best_effort_reads_and_no_place_from_guaranteed_ones() 
     // Eight reads all the same, and no write beside those that wait.
     assert_eq!(rig.under_way(0), (vec![0, 1, 2, 3, 10, 11, 12, 13], vec![0, 1]));
     assert!(rig.wrote(Ok(()), 1).is_some() && rig.wrote(Ok(()), 1).is_some());
-    assert_eq!(rig.under_way(1).1, []);
+    assert_eq!(rig.under_way(1).1, Vec::<u64>::new());
     while let Some(read) = rig.disk.taken.pop() {
         rig.answer(read, Ok(BLOCK), 2);
     }

@@ -15,7 +15,7 @@ mod entries;
 mod esds;
 mod fragments;
 mod layout;
-mod parameter_sets;
+pub(crate) mod parameter_sets;
 mod sink;
 mod tables;
 mod track;

@@ -7,7 +7,7 @@ use crate::media::error::MediaError;
 use crate::media::{Codec, Track};
 
 /// Bytes of the sample that are looked at: parameter sets come before the picture.
-const LOOK_BYTES_MAX: u64 = 256 << 10;
+pub const LOOK_BYTES_MAX: u64 = 256 << 10;
 /// Parameter sets of each kind.
 const SETS_MAX: usize = 32;
 
@@ -16,9 +16,14 @@ pub fn fill_from_samples<F: Read + Seek>(track: &mut Track, source: &mut Source<
     let Some(sample) = track.samples.get(track.samples.sync_at_or_before(i64::MIN)) else { return Ok(false) };
     let len = u64::from(sample.size).min(LOOK_BYTES_MAX);
     let bytes = source.bytes(sample.offset, len, LOOK_BYTES_MAX, "the first sync sample")?;
-    match &mut track.codec {
+    Ok(fill(&mut track.codec, &bytes))
+}
+
+/// Completes `codec` from the start of a sync sample. False when it has no parameter sets.
+pub fn fill(codec: &mut Codec, bytes: &[u8]) -> bool {
+    match codec {
         Codec::H264 { length_bytes, sps, pps } => {
-            for nal in nal_units(&bytes, *length_bytes) {
+            for nal in nal_units(bytes, *length_bytes) {
                 // ITU-T H.264 table 7-1.
                 match nal.first().map(|byte| byte & 0x1f) {
                     Some(7) => add(sps, nal),
@@ -26,10 +31,10 @@ pub fn fill_from_samples<F: Read + Seek>(track: &mut Track, source: &mut Source<
                     _ => {}
                 }
             }
-            Ok(!sps.is_empty() && !pps.is_empty())
+            !sps.is_empty() && !pps.is_empty()
         }
         Codec::H265 { length_bytes, vps, sps, pps } => {
-            for nal in nal_units(&bytes, *length_bytes) {
+            for nal in nal_units(bytes, *length_bytes) {
                 // ITU-T H.265 table 7-1.
                 match nal.first().map(|byte| byte >> 1 & 0x3f) {
                     Some(32) => add(vps, nal),
@@ -38,9 +43,9 @@ pub fn fill_from_samples<F: Read + Seek>(track: &mut Track, source: &mut Source<
                     _ => {}
                 }
             }
-            Ok(!vps.is_empty() && !sps.is_empty() && !pps.is_empty())
+            !vps.is_empty() && !sps.is_empty() && !pps.is_empty()
         }
-        _ => Ok(true),
+        _ => true,
     }
 }
 
