@@ -183,22 +183,32 @@ fn a_sender_that_vanishes_is_held_or_ends() {
     until(&holds, "the viewer goes on", |sessions| packets(sessions) > before + 20);
 }
 
-/// Transport streams that a server is to receive: the path of each, where it arrives, and where it is sent, which depends on the server.
-fn transport_streams() -> Vec<(&'static str, String, Box<dyn Fn(&Server) -> String>)> {
+/// A transport stream that a server is to receive.
+struct TransportStream {
+    path: &'static str,
+    /// Where it arrives.
+    source: String,
+    /// Where it is sent, which depends on the server.
+    output: fn(&Server, u16) -> String,
+    port: u16,
+}
+
+fn transport_streams() -> Vec<TransportStream> {
     if testbed::own_stack::wanted().unwrap().is_none() {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let output = move |_: &Server| format!("udp://127.0.0.1:{port}?pkt_size=1316");
-        return vec![("live/ts", format!("udp://127.0.0.1:{port}"), Box::new(output))];
+        let source = format!("udp://127.0.0.1:{port}");
+        return vec![TransportStream { path: "live/ts", source, output: |_, port| format!("udp://127.0.0.1:{port}?pkt_size=1316"), port }];
     }
     // Our own stack has ports of its own. A group is sent to by the cable to the server's namespace.
-    let group = |server: &Server| {
+    let unicast = |server: &Server, port| format!("udp://{}:{port}?pkt_size=1316", server.rtsp.ip());
+    let group = |server: &Server, port| {
         let IpAddr::V4(ip) = server.rtsp.ip() else { panic!("an IPv4 address") };
         let [a, b, c, _] = ip.octets();
-        format!("udp://239.1.2.3:9500?pkt_size=1316&ttl=1&localaddr={a}.{b}.{c}.2")
+        format!("udp://239.1.2.3:{port}?pkt_size=1316&ttl=1&localaddr={a}.{b}.{c}.2")
     };
     vec![
-        ("live/ts", "udp://0.0.0.0:9500".to_owned(), Box::new(|server| format!("udp://{}:9500?pkt_size=1316", server.rtsp.ip()))),
-        ("live/group", "udp://239.1.2.3:9500".to_owned(), Box::new(group)),
+        TransportStream { path: "live/ts", source: "udp://0.0.0.0:9500".to_owned(), output: unicast, port: 9500 },
+        TransportStream { path: "live/group", source: "udp://239.1.2.3:9500".to_owned(), output: group, port: 9500 },
     ]
 }
 
@@ -211,14 +221,14 @@ fn a_transport_stream_is_played_picture_by_picture() {
     let clip = clips.join("h264-aac.mp4");
     let file = pictures(&["-i", clip.to_str().unwrap()]).unwrap();
     let streams = transport_streams();
-    let sources: Vec<String> = streams.iter().map(|(path, source, _)| format!("{path}={source}")).collect();
+    let sources: Vec<String> = streams.iter().map(|stream| format!("{}={}", stream.path, stream.source)).collect();
     let server = Server::start(&clips, &["--source", &sources.join(","), "--live-timeout", "1"]).unwrap();
-    let push = |output: &dyn Fn(&Server) -> String| send(&clip, &["-f", "mpegts", &output(&server)]);
-    let senders: Vec<Sender> = streams.iter().map(|(.., output)| push(output)).collect();
-    for (path, ..) in &streams {
-        ready(&server, path);
+    let push = |stream: &TransportStream| send(&clip, &["-f", "mpegts", &(stream.output)(&server, stream.port)]);
+    let senders: Vec<Sender> = streams.iter().map(push).collect();
+    for stream in &streams {
+        ready(&server, stream.path);
     }
-    let jobs: Vec<(&str, &str)> = streams.iter().flat_map(|(path, ..)| ["udp", "tcp"].map(|transport| (*path, transport))).collect();
+    let jobs: Vec<(&str, &str)> = streams.iter().flat_map(|stream| ["udp", "tcp"].map(|transport| (stream.path, transport))).collect();
     support::run_all(&jobs, 4, |(path, transport)| play(&server, path, transport, &file));
     // A source comes back.
     drop(senders);
@@ -227,12 +237,12 @@ fn a_transport_stream_is_played_picture_by_picture() {
         client.describe(&server.url(path)).unwrap().0.status != 200
     };
     let deadline = Instant::now() + LIMIT;
-    while !streams.iter().all(|(path, ..)| gone(path)) {
+    while !streams.iter().all(|stream| gone(stream.path)) {
         assert!(Instant::now() < deadline, "the sources are gone");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let _again: Vec<Sender> = streams.iter().map(|(.., output)| push(output)).collect();
-    for (path, ..) in &streams {
-        ready(&server, path);
+    let _again: Vec<Sender> = streams.iter().map(push).collect();
+    for stream in &streams {
+        ready(&server, stream.path);
     }
 }
