@@ -151,6 +151,7 @@ fn what_is_recorded_is_what_was_sent() {
         ("h264-aac.mp4", "tcp"),
         ("h265-aac.mp4", "tcp"),
         ("h264-opus.mp4", "tcp"),
+        ("h264-mp3.mp4", "tcp"),
         ("h264-mulaw.mov", "tcp"),
         ("mpeg4-aac.mp4", "tcp"),
     ];

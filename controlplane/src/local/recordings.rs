@@ -110,12 +110,14 @@ struct Files {
 }
 
 impl Files {
-    /// Takes room for what is written so far and more, if little is left.
+    /// Little room is left beyond these bytes.
+    fn is_short(&self, needed_bytes: u64) -> bool {
+        needed_bytes.saturating_add(ROOM_LEFT_BYTES) > self.room_bytes
+    }
+
+    /// Takes room for these bytes and more.
     fn make_room(&mut self, needed_bytes: u64) -> Result<(), NewFileError> {
         let wanted_bytes = needed_bytes.saturating_add(ROOM_LEFT_BYTES);
-        if wanted_bytes <= self.room_bytes {
-            return Ok(());
-        }
         for step_bytes in ROOM_STEPS_BYTES {
             let room_bytes = wanted_bytes.saturating_add(step_bytes);
             match self.new.reserve(room_bytes) {
@@ -324,16 +326,20 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
                     job.progress().bytes = report.bytes;
                 }
                 let full = collect(&job, &mut takes);
-                let needed_bytes = layout.end() + takes.iter().map(Take::tail_bytes).sum::<u64>();
-                match tokio::task::spawn_blocking(move || (files.make_room(needed_bytes), files)).await {
-                    Ok((made, kept)) => {
-                        files = kept;
-                        full.or(made.err().map(|error| match error {
-                            NewFileError::NoRoom { .. } => "the disk is full".to_owned(),
-                            error => error.to_string(),
-                        }))
+                let needed_bytes = takes.iter().map(Take::tail_bytes).fold(layout.end(), u64::saturating_add);
+                if !files.is_short(needed_bytes) {
+                    full
+                } else {
+                    match tokio::task::spawn_blocking(move || (files.make_room(needed_bytes), files)).await {
+                        Ok((made, kept)) => {
+                            files = kept;
+                            full.or(made.err().map(|error| match error {
+                                NewFileError::NoRoom { .. } => "the disk is full".to_owned(),
+                                error => error.to_string(),
+                            }))
+                        }
+                        Err(error) => return end(&job, TransferState::Failed, Some(error.to_string())),
                     }
-                    Err(error) => return end(&job, TransferState::Failed, Some(error.to_string())),
                 }
             }
         };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dataplane::disks::{MediaFile, NewFile, NewFileError};
-use dataplane::engine::{AnyPair, Command, Reply, TransferReport};
+use dataplane::engine::{AnyPair, Command, Reply, TRANSFERS_MAX, TransferReport};
 use dataplane::media::library::{Library, LibraryError, NewPlace};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -68,11 +68,14 @@ impl Running {
         pairs: Vec<Box<AnyPair<MediaFile>>>,
         chunks: usize,
     ) -> Result<Self, TransferError> {
+        core.take_chunks(chunks).map_err(|error| TransferError::Unavailable(error.to_string()))?;
         let refused = |error| match error {
             EngineError::NotFound(why) => TransferError::NotFound(why),
+            EngineError::Capacity(_) => TransferError::Unavailable(format!(
+                "an engine core copies files and records tracks, {TRANSFERS_MAX} of them at once: wait until some have ended"
+            )),
             error => TransferError::Unavailable(error.to_string()),
         };
-        core.take_chunks(chunks).map_err(refused)?;
         let (tell, told) = unbounded_channel();
         board.lock().insert(key, tell);
         let running = Self { core, board, key, told, chunks };

@@ -7,6 +7,8 @@ use super::reorder::{Popped, Pushed, Reorder};
 use super::sync::SyncRule;
 use super::times::{Line, Unwrapped};
 use super::track::{TrackCounters, UNIT_BYTES_MAX, UnitTrack};
+use super::ts::units::mpeg_audio_frame;
+use crate::delivery::live::RecordHeader;
 use crate::media::{Codec, TrackKind};
 use crate::payload::Depacketiser;
 use crate::rtp::RtpPacket;
@@ -104,7 +106,7 @@ struct RtpTrack {
     ssrc: Option<u32>,
     reception: Reception,
     said_bye: bool,
-    /// A marker ends its access units.
+    /// A marker ends its access units; without it is MPEG audio only.
     has_marker: bool,
 }
 
@@ -125,6 +127,8 @@ struct Parts<'a> {
     clock: &'a mut TrackClock,
     lines: &'a mut [Line; 2],
     now_ns: u64,
+    /// What comes in one piece may be several frames of MPEG audio.
+    is_frames: bool,
 }
 
 impl Parts<'_> {
@@ -133,19 +137,50 @@ impl Parts<'_> {
             self.unit.broken();
             return;
         }
+        let (mut rest, mut instants, mut first) = (data, 0u64, None);
+        // RFC 2250 3.5: the timestamp is that of the first frame in a packet.
+        while self.is_frames
+            && let Some((frame, bytes)) = mpeg_audio_frame(rest)
+        {
+            let ticks = instants * u64::from(self.unit.clock_rate()) / u64::from(frame.rate.max(1));
+            let header = self.record(timestamp.wrapping_add(ticks as u32), frame.data, first, track, records);
+            first = first.or(header);
+            rest = rest.get(bytes..).unwrap_or(&[]);
+            instants += u64::from(frame.instants);
+        }
+        // Of a frame whose length is not in its header there is one in a packet.
+        if !rest.is_empty() && instants == 0 {
+            self.record(timestamp, rest, None, track, records);
+        } else if !rest.is_empty() {
+            self.unit.broken();
+        }
+    }
+
+    /// One access unit. Only what comes first in a packet tells how long it was on its way: the line of time is that one's.
+    fn record(
+        &mut self,
+        timestamp: u32,
+        data: &[u8],
+        first: Option<RecordHeader>,
+        track: usize,
+        records: &mut dyn Records,
+    ) -> Option<RecordHeader> {
         let (rate, now_ns) = (self.unit.clock_rate(), self.now_ns);
         let pts = self.clock.unwrapped.next(timestamp.into());
         let (clock, lines) = (&mut self.clock, &mut self.lines);
         let local_ns = |dts: i64| {
+            if let Some(first) = first {
+                return first.at_ns.saturating_add_signed(ticks_to_ns(dts.saturating_sub(first.dts), rate));
+            }
             let (line, (ticks, sender_ns)) = match clock.report {
                 Some(report) => (&mut lines[1], report),
                 None => (&mut lines[0], *clock.arrival.get_or_insert((dts, now_ns as i64))),
             };
             line.local_ns(sender_ns.saturating_add(ticks_to_ns(dts.saturating_sub(ticks), rate)), now_ns)
         };
-        if let Some(header) = self.unit.header(data, pts, None, local_ns) {
-            records.record(track, &header, data);
-        }
+        let header = self.unit.header(data, pts, None, local_ns)?;
+        records.record(track, &header, data);
+        Some(header)
     }
 }
 
@@ -266,8 +301,8 @@ impl RtpIngest {
     /// whose marker has not come is not.
     pub fn flush(&mut self, now_ns: u64, records: &mut dyn Records) {
         for (index, track) in self.tracks.iter_mut().enumerate().filter(|(_, track)| !track.has_marker) {
-            let RtpTrack { depacketiser, unit, clock, .. } = track;
-            let mut parts = Parts { unit, clock, lines: &mut self.lines, now_ns };
+            let RtpTrack { depacketiser, unit, clock, has_marker, .. } = track;
+            let mut parts = Parts { unit, clock, lines: &mut self.lines, now_ns, is_frames: !*has_marker };
             depacketiser.flush(&mut |au| parts.unit(au.timestamp, au.data, au.intact, index, records));
         }
     }
@@ -305,11 +340,11 @@ impl TrackClock {
 
 impl RtpTrack {
     fn packet(&mut self, now_ns: u64, packet: &RtpPacket<'_>, index: usize, lines: &mut [Line; 2], records: &mut dyn Records) {
-        let Self { depacketiser, unit, clock, .. } = self;
+        let Self { depacketiser, unit, clock, has_marker, .. } = self;
         if clock.arrival.is_none() && clock.report.is_none() {
             clock.unwrapped.next(packet.timestamp().into());
         }
-        let mut parts = Parts { unit, clock, lines, now_ns };
+        let mut parts = Parts { unit, clock, lines, now_ns, is_frames: !*has_marker };
         let mut sink = |au: crate::payload::AccessUnit<'_>| parts.unit(au.timestamp, au.data, au.intact, index, records);
         // What is not understood spoils its access unit, which is counted when it is shown.
         let _ = depacketiser.push(packet.payload(), packet.marker(), packet.timestamp(), &mut sink);
@@ -321,7 +356,7 @@ impl RtpTrack {
     }
 
     fn drain(&mut self, now_ns: u64, index: usize, lines: &mut [Line; 2], records: &mut dyn Records) {
-        let Self { reorder, depacketiser, unit, clock, .. } = self;
+        let Self { reorder, depacketiser, unit, clock, has_marker, .. } = self;
         while let Some(popped) = reorder.pop(now_ns) {
             match popped {
                 Popped::Gap(count) => {
@@ -330,11 +365,40 @@ impl RtpTrack {
                 }
                 Popped::Packet(datagram) => {
                     let Ok(packet) = RtpPacket::new_checked(datagram) else { continue };
-                    let mut parts = Parts { unit, clock, lines, now_ns };
+                    let mut parts = Parts { unit, clock, lines, now_ns, is_frames: !*has_marker };
                     let mut sink = |au: crate::payload::AccessUnit<'_>| parts.unit(au.timestamp, au.data, au.intact, index, records);
                     let _ = depacketiser.push(packet.payload(), packet.marker(), packet.timestamp(), &mut sink);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::header::HeaderTemplate;
+
+    #[test]
+    fn each_frame_of_mpeg_audio_is_a_record_of_its_own() {
+        let spec = RtpTrackSpec { codec: Codec::MpegAudio, payload_type: 14, clock_rate: 90_000 };
+        let mut ingest = RtpIngest::new(&[spec], 1, "test");
+        // Layer III, 32 kbit/s, 48 kHz: 96 bytes, 24 ms.
+        let frame = |fill: u8| [&[0xff, 0xfb, 0x14, 0][..], &[fill; 92]].concat();
+        let mut got: Vec<(RecordHeader, Vec<u8>)> = Vec::new();
+        let template = HeaderTemplate::new(14, 7);
+        for packet in 0..4u16 {
+            let payload = [vec![0; 4], frame(3 * packet as u8), frame(3 * packet as u8 + 1), frame(3 * packet as u8 + 2)].concat();
+            let header = template.packet(false, packet, 1000 + 6480 * u32::from(packet));
+            let mut sink = |_: usize, header: &RecordHeader, data: &[u8]| got.push((*header, data.to_vec()));
+            let now_ns = 1_000_000_000 + 72_000_000 * u64::from(packet);
+            assert!(ingest.rtp(now_ns, 0, &[&header[..], &payload].concat(), &mut sink));
+            ingest.flush(now_ns, &mut sink);
+        }
+        assert_eq!(got.len(), 12);
+        for (n, (header, data)) in got.iter().enumerate() {
+            assert!(*data == frame(n as u8), "frame {n}");
+            assert_eq!((header.dts, header.at_ns), (1000 + 2160 * n as i64, 1_000_000_000 + 24_000_000 * n as u64), "frame {n}");
         }
     }
 }
