@@ -67,6 +67,9 @@ pub enum HostError {
     /// This host cannot listen there: it has no such address, or something else has the port.
     #[error("this host cannot listen at that address")]
     Listen,
+    /// The interface or its driver does not let in what is sent there.
+    #[error("the interface or its driver cannot let in what is sent to that address")]
+    Device,
     /// The address family of the remote has no socket here (for instance: IPv6 is off).
     #[error("this host cannot reach that address family")]
     Family,
@@ -187,7 +190,8 @@ pub trait Host {
     /// [`Received::local_port`]. A control operation.
     ///
     /// # Errors
-    /// [`HostError::TableFull`], [`HostError::Listen`]. Hosts that cannot do this answer [`HostError::Unknown`].
+    /// [`HostError::TableFull`], [`HostError::Listen`], [`HostError::Family`], [`HostError::Device`]. Hosts that cannot do this answer
+    /// [`HostError::Unknown`].
     fn listen(&mut self, addr: SocketAddr) -> Result<u8, HostError> {
         let _ = addr;
         Err(HostError::Unknown)

@@ -55,6 +55,18 @@ fn ask(peer: &mut SimPort, now_ns: u64, a: u8, b: u8) {
     say(peer, now_ns, &[&[0xff; 6], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &[10, 0, a, b], &[0; 6], &[10, 0, 0, 1]]);
 }
 
+/// An IPv4 packet to a group in a frame; `first` has its version and the length of its header, of which options are in the payload.
+fn to_group(group: [u8; 4], first: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first, 0, 0, 20 + payload.len() as u8, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 0, 0, 2];
+    packet.extend(group);
+    packet.extend(payload);
+    let header = usize::from(first & 15) * 4;
+    let mut sum: u32 = packet[..header].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    [&[1, 0, 0x5e, group[1] & 0x7f, group[2], group[3]][..], &PEER, &[8, 0], &packet].concat()
+}
+
 #[test]
 fn nothing_is_allocated_after_start() {
     let wire = |seed| Wire::new(WireConfig::default(), WirePool::default(), seed);
@@ -66,7 +78,13 @@ fn nothing_is_allocated_after_start() {
         host.open_flow(FlowSpec { local_port: 0, local_addr: None, remote: remote.parse().unwrap() }).unwrap()
     };
     let (near, dead) = (open(&mut host, "10.0.0.2:5004"), open(&mut host, "10.0.0.3:5004"));
-    let mut start = 0;
+    let group = host.listen("239.1.2.3:9500".parse().unwrap()).unwrap();
+    let (stream, query) = (to_group([239, 1, 2, 3], 0x45, 17, &[0x13, 0x8c, 0x25, 0x1c, 0, 12, 0, 0, 1, 2, 3, 4]), {
+        // Who listens? In a tenth of a second. The checksum is that of this message.
+        let message = [0x94, 4, 0, 0, 0x11, 1, 0xec, 0x81, 0, 0, 0, 0, 2, 125, 0, 0];
+        to_group([224, 0, 0, 1], 0x46, 2, &message)
+    });
+    let (mut start, mut streamed) = (0, 0);
     for turn in 0..20_000_u64 {
         // The first turns fill what is filled lazily: queues and tables reach their full size.
         if turn == 4_000 {
@@ -80,7 +98,11 @@ fn nothing_is_allocated_after_start() {
         }
         say(&mut peer, now_ns, &[&OURS, &PEER, &[8, 0, 0x45, 0, 0, 40], &turn.to_be_bytes(), &[10, 0, 0, 2, 10, 0, 0, 1]]);
         say(&mut peer, now_ns, &[&OURS, &PEER, &[0x86, 0xdd], &turn.to_be_bytes()]);
-        host.receive(now_ns, 64, &mut |_, _| {});
+        if turn % 64 == 0 {
+            say(&mut peer, now_ns, &[&query]);
+        }
+        say(&mut peer, now_ns, &[&stream]);
+        host.receive(now_ns, 64, &mut |from, _| streamed += u64::from(from.local_port == group));
         for flow in [near, dead] {
             host.datagram(flow).unwrap().fill(7);
             host.commit(1400);
@@ -91,6 +113,7 @@ fn nothing_is_allocated_after_start() {
     }
     let allocations = ALLOCATIONS.with(Cell::get) - start;
     let (port, iface, _) = host.layers();
+    assert_eq!((streamed, iface.rx_igmp), (20_000, 20_000_u64.div_ceil(64)));
     assert!(port.tx_frames > 20_000 && iface.neighbours_evicted > 10_000, "{port:?} {iface:?}");
     assert_eq!(allocations, 0);
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -183,32 +183,66 @@ fn a_sender_that_vanishes_is_held_or_ends() {
     until(&holds, "the viewer goes on", |sessions| packets(sessions) > before + 20);
 }
 
+/// A transport stream that a server is to receive.
+struct TransportStream {
+    path: &'static str,
+    /// Where it arrives.
+    source: String,
+    /// Where it is sent, which depends on the server.
+    output: fn(&Server, u16) -> String,
+    port: u16,
+}
+
+fn transport_streams() -> Vec<TransportStream> {
+    if testbed::own_stack::wanted().unwrap().is_none() {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let source = format!("udp://127.0.0.1:{port}");
+        return vec![TransportStream { path: "live/ts", source, output: |_, port| format!("udp://127.0.0.1:{port}?pkt_size=1316"), port }];
+    }
+    // Our own stack has ports of its own. A group is sent to by the cable to the server's namespace.
+    let unicast = |server: &Server, port| format!("udp://{}:{port}?pkt_size=1316", server.rtsp.ip());
+    let group = |server: &Server, port| {
+        let IpAddr::V4(ip) = server.rtsp.ip() else { panic!("an IPv4 address") };
+        let [a, b, c, _] = ip.octets();
+        format!("udp://239.1.2.3:{port}?pkt_size=1316&ttl=1&localaddr={a}.{b}.{c}.2")
+    };
+    vec![
+        TransportStream { path: "live/ts", source: "udp://0.0.0.0:9500".to_owned(), output: unicast, port: 9500 },
+        TransportStream { path: "live/group", source: "udp://239.1.2.3:9500".to_owned(), output: group, port: 9500 },
+    ]
+}
+
 #[test]
 fn a_transport_stream_is_played_picture_by_picture() {
-    if !support::have(&["ffmpeg"]) || testbed::own_stack::wanted().unwrap().is_some() {
+    if !support::have(&["ffmpeg"]) {
         return;
     }
     let clips = support::clips();
     let clip = clips.join("h264-aac.mp4");
     let file = pictures(&["-i", clip.to_str().unwrap()]).unwrap();
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let source = format!("live/ts=udp://127.0.0.1:{port}");
-    let server = Server::start(&clips, &["--source", &source, "--live-timeout", "1"]).unwrap();
-    let output = format!("udp://127.0.0.1:{port}?pkt_size=1316");
-    let sender = send(&clip, &["-f", "mpegts", &output]);
-    ready(&server, "live/ts");
-    support::run_all(&["udp", "tcp"], 2, |transport| play(&server, "live/ts", transport, &file));
-    // The source comes back.
-    drop(sender);
-    let gone = |server: &Server| {
+    let streams = transport_streams();
+    let sources: Vec<String> = streams.iter().map(|stream| format!("{}={}", stream.path, stream.source)).collect();
+    let server = Server::start(&clips, &["--source", &sources.join(","), "--live-timeout", "1"]).unwrap();
+    let push = |stream: &TransportStream| send(&clip, &["-f", "mpegts", &(stream.output)(&server, stream.port)]);
+    let senders: Vec<Sender> = streams.iter().map(push).collect();
+    for stream in &streams {
+        ready(&server, stream.path);
+    }
+    let jobs: Vec<(&str, &str)> = streams.iter().flat_map(|stream| ["udp", "tcp"].map(|transport| (stream.path, transport))).collect();
+    support::run_all(&jobs, 4, |(path, transport)| play(&server, path, transport, &file));
+    // A source comes back.
+    drop(senders);
+    let gone = |path: &str| {
         let mut client = player::rtsp_client::RtspClient::connect(server.rtsp).unwrap();
-        client.describe(&server.url("live/ts")).unwrap().0.status != 200
+        client.describe(&server.url(path)).unwrap().0.status != 200
     };
     let deadline = Instant::now() + LIMIT;
-    while !gone(&server) {
-        assert!(Instant::now() < deadline, "the source is gone");
+    while !streams.iter().all(|stream| gone(stream.path)) {
+        assert!(Instant::now() < deadline, "the sources are gone");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let _again = send(&clip, &["-f", "mpegts", &output]);
-    ready(&server, "live/ts");
+    let _again: Vec<Sender> = streams.iter().map(push).collect();
+    for stream in &streams {
+        ready(&server, stream.path);
+    }
 }

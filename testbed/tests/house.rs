@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/engine/realtime.rs",
     "dataplane/src/ports/af_xdp/rings.rs",
     "dataplane/src/ports/netdev.rs",
+    "dataplane/src/ports/packet.rs",
     "dataplane/src/ports/steer/bpf.rs",
     "dataplane/src/ports/sys.rs",
     "dataplane/src/ports/tap/sys.rs",

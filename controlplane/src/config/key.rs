@@ -238,7 +238,7 @@ impl Key {
             Key::LiveHold => "Seconds for which a live stream is held without a sender",
             Key::LiveMemory => "Buffers of one live stream: what is retained for viewers who join and for those who fall behind",
             Key::Source => {
-                "MPEG transport streams that are received and can be played: PATH=udp://ADDRESS:PORT with commas between; multicast groups are joined"
+                "MPEG transport streams that are received and can be played: PATH=udp://ADDRESS:PORT with commas between; multicast groups are joined, whatever --net is"
             }
             Key::ImportFrom => {
                 "Folder whose files may be copied into the media folder with POST /api/v1/imports or `tactus import`, or \"off\""

@@ -250,7 +250,7 @@ fn error_of(refusal: Refusal) -> EngineError {
     match refusal {
         Refusal::NoSession | Refusal::NoStream | Refusal::NoTransfer => EngineError::NoSession,
         Refusal::Full => EngineError::Capacity(refusal.to_string()),
-        Refusal::Listen | Refusal::CannotListen => EngineError::Unavailable(refusal.to_string()),
+        Refusal::Listen | Refusal::Family | Refusal::Device | Refusal::CannotListen => EngineError::Unavailable(refusal.to_string()),
         Refusal::NoChannel => EngineError::NotFound(refusal.to_string()),
         Refusal::NoKeyFrame => EngineError::Unavailable(refusal.to_string()),
         Refusal::State => EngineError::State(refusal.to_string()),

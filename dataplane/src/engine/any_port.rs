@@ -1,9 +1,10 @@
 //! The port of an engine core: whichever driver the configuration names.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use stack::exchange::{ExchangeCounters, ExchangePort};
-use stack::port::{Port, PortCounters};
+use stack::port::{Port, PortCounters, PortRefusal};
 
 use crate::ports::af_xdp::AfXdpPort;
 use crate::ports::tap::TapPort;
@@ -106,6 +107,10 @@ impl Port for AnyPort {
 
     fn capacity(&self) -> usize {
         either!(self, port => port.capacity())
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        either!(self, port => port.listen(addr))
     }
 
     fn wait(&mut self, timeout_ns: u64, wake: RawFd) {

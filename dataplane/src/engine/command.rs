@@ -272,10 +272,16 @@ pub enum Refusal {
     #[error("not valid in the session's state")]
     State,
     /// The address is not ours, or in use.
-    #[error("cannot listen there: the address is not this machine's, or another program has the port")]
+    #[error("cannot listen there: the address is not ours, or the port is in use (by another program, another source, or as --rtp-port)")]
     Listen,
+    /// The network has no address of that family.
+    #[error("cannot listen there: we have no address of that family (--ip)")]
+    Family,
+    /// The interface does not let it in.
+    #[error("the interface cannot let in what is sent to that address: is it up, and has it multicast (`ip link`)?")]
+    Device,
     /// The network of this engine core has no further ports.
-    #[error("transport streams need the operating system's sockets (--net kernel)")]
+    #[error("this network cannot receive at further ports")]
     CannotListen,
     /// The client's address cannot be reached from here.
     #[error("the client's address cannot be reached from here")]

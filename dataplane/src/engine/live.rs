@@ -247,6 +247,8 @@ impl<H: Host, D: Disk, C: Clock> EngineCore<H, D, C> {
         self.gdsl.host_mut().listen(addr).map_err(|error| match error {
             HostError::TableFull => Refusal::Full,
             HostError::Unknown => Refusal::CannotListen,
+            HostError::Family => Refusal::Family,
+            HostError::Device => Refusal::Device,
             _ => Refusal::Listen,
         })
     }

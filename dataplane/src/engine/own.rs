@@ -4,7 +4,7 @@
 //! another's queue is handed over to it ([`stack::exchange`]). A TCP connection belongs to the core that the owners' hash names, and an
 //! interleaved session to the core of its connection.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use pacing::Clock;
@@ -177,9 +177,16 @@ fn open_queues(interface: &str, cores: usize, ips: &[IpAddr]) -> Result<(Vec<af_
     let mut options = af_xdp::Options::new(interface);
     options.addresses = ips.to_vec();
     options.queues = u32::try_from(cores).unwrap_or(u32::MAX);
-    let opened = af_xdp::open(&options).map_err(|e| e.to_string())?;
-    if ips.iter().any(IpAddr::is_ipv6) {
-        opened.steering.add_address(IpAddr::V6(link_local(opened.netdev.mac))).map_err(|e| e.to_string())?;
+    let mut opened = af_xdp::open(&options).map_err(|e| e.to_string())?;
+    let of_ipv6 = |ip: &IpAddr| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None };
+    let mut own: Vec<Ipv6Addr> = ips.iter().filter_map(of_ipv6).collect();
+    if !own.is_empty() {
+        let link_local = link_local(opened.netdev.mac);
+        opened.steering.add_address(IpAddr::V6(link_local)).map_err(|e| e.to_string())?;
+        own.push(link_local);
+    }
+    if let Some(first) = opened.ports.first_mut() {
+        own.into_iter().try_for_each(|address| first.hear_neighbours(address)).map_err(|e| e.to_string())?;
     }
     Ok((opened.ports, opened.notes))
 }

@@ -16,6 +16,7 @@
 
 pub mod af_xdp;
 pub mod netdev;
+mod packet;
 pub mod steer;
 mod sys;
 pub mod tap;

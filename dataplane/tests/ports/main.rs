@@ -3,6 +3,7 @@
 mod af_xdp;
 mod endurance;
 mod frames;
+mod multicast;
 mod namespaces;
 mod own_stack;
 mod queues;

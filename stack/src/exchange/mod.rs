@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An [`ExchangePort`] is a port like any other and stands between a queue's port and its user. Who owns a frame, [`Owners`] say. Cores share
-//! nothing but a ring for each ordered pair of them: one copy, no lock, and when it is full the frame is dropped and counted, as a full
+//! nothing but who listens where and a ring for each ordered pair of them: one copy, no lock, and when it is full the frame is dropped and counted, as a full
 //! queue of the interface would do. What goes to every core may fill only half of a ring, so that talk about neighbours never crowds out
 //! what sessions need.
 //!
@@ -18,12 +18,13 @@
 #[allow(unsafe_code)]
 mod ring;
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use self::ring::{Reader, Writer, ring};
 use crate::iface::{Owner, Owners};
-use crate::port::{Port, PortCounters};
+use crate::port::{Port, PortCounters, PortRefusal};
 use crate::sockets::Bell;
 
 /// Counters of what went between cores, since start.
@@ -215,6 +216,13 @@ impl<P: Port> Port for ExchangePort<P> {
 
     fn capacity(&self) -> usize {
         self.port.capacity()
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        if !self.owners.listen(self.core, addr.port()) {
+            return Err(PortRefusal::Taken);
+        }
+        self.port.listen(addr)
     }
 
     fn wait(&mut self, timeout_ns: u64, wake: RawFd) {

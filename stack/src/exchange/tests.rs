@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::host::{FlowId, FlowSpec, Host};
+use crate::host::{FlowId, FlowSpec, Host, HostError};
 use crate::host_port::{StackConfig, StackHost};
 use crate::iface::{IfaceConfig, PortBlock};
 use crate::tcp::{ConnId, ListenerId, TcpConfig, TcpError};
@@ -90,6 +90,40 @@ impl World {
             taken_over: sum.taken_over + of.taken_over,
         })
     }
+}
+
+/// A datagram from the peer's address to a group, in a frame.
+fn to_group(from_port: u16, port: u16, byte: u8) -> Vec<u8> {
+    let mut header = vec![0x45, 0, 0, 29, 0, 0, 0, 0, 1, 17, 0, 0, 10, 0, 0, 2, 239, 1, 2, 3];
+    let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    let udp = [&from_port.to_be_bytes()[..], &port.to_be_bytes(), &[0, 9, 0, 0, byte]].concat();
+    [&[1, 0, 0x5e, 1, 2, 3, 2, 0, 0, 0, 0, 2, 8, 0][..], &header, &udp].concat()
+}
+
+#[test]
+fn what_a_core_listens_to_comes_by_any_queue() {
+    let mut world = World::new(3, WireConfig::default(), 128, 11);
+    let group: SocketAddr = "239.1.2.3:9500".parse().unwrap();
+    assert_eq!(world.cores[1].listen(group), Ok(2));
+    assert_eq!(world.cores[2].listen(group), Err(HostError::Listen), "another core has the port");
+    assert_eq!(world.cores[2].listen(([239, 1, 2, 3], RTP).into()), Err(HostError::Listen), "it is the first core's");
+    world.turn(MS);
+    let joined = world.exchanged();
+    for nth in 0..100 {
+        let frame = to_group(10_000 + nth, 9500, nth as u8);
+        let peer = world.peer.port_mut();
+        peer.frame().unwrap()[..frame.len()].copy_from_slice(&frame);
+        peer.commit(frame.len());
+        world.turn(MS);
+    }
+    world.turn(MS);
+    let mut heard = world.heard[1].clone();
+    heard.sort_unstable();
+    assert_eq!(heard, (0..100).map(|nth| (10_000 + nth, nth as u8)).collect::<Vec<_>>());
+    assert!(world.heard[0].is_empty() && world.heard[2].is_empty());
+    assert!(world.exchanged().handed_over - joined.handed_over > 20, "it came by all queues");
 }
 
 /// Either side of a connection, with what it is to send and what it has seen.

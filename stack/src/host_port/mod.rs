@@ -5,7 +5,7 @@
 //! stream_send ─► send queue of a TCP connection ─► flush_streams ─► IFQ limit ────────────────────┼─► port
 //! sockets (control core) ─► SocketEngine ─► the same send queues, in flush_streams ───────────────┤
 //! ARP, NDP, ICMP ─► flush_streams ────────────────────────────────────────────────────────────────┘
-//! port ─► receive ─► Interface ─► datagrams to the local ports: sink │ TCP │ errors, refusals
+//! port ─► receive ─► Interface ─► datagrams to local ports and joined groups: sink │ TCP │ errors, refusals
 //! ```
 //!
 //! RTP goes first and has its own share: a payload is written once, into the port's frame, and everything that is not RTP leaves
@@ -15,12 +15,14 @@
 //! A flow whose neighbour is still being looked up sends into a small parking place, in order; what does not fit there, or waits in vain,
 //! is counted as failed. To the caller parked datagrams have been handed over, as they would be by the kernel.
 
+mod listen;
 mod parking;
 mod share;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
+use self::listen::Listeners;
 use self::parking::{Ends, Offered, Parking};
 use self::share::{ANSWER_FRAMES, Segments, Share};
 use crate::address;
@@ -138,6 +140,7 @@ pub struct StackHost<P: Port> {
     has_ipv6: bool,
     max_datagram_bytes: usize,
     ports: [u16; 2],
+    listeners: Listeners,
     tx_frames: usize,
     reserved_frames: usize,
     rx_frames_per_turn: usize,
@@ -172,6 +175,7 @@ impl<P: Port> StackHost<P> {
             has_ipv6,
             max_datagram_bytes,
             ports: config.ports,
+            listeners: Listeners::new(),
             tx_frames: config.tx_frames,
             // TCP and the rest get at least half.
             reserved_frames: config.reserved_frames.min(port.capacity() / 2),
@@ -277,6 +281,13 @@ impl<P: Port> StackHost<P> {
         counters.tx_failed += parking.take_failed();
     }
 
+    /// Says what the network layer has to say, and nothing else.
+    fn say_now(&mut self) {
+        let Self { port, iface, now_ns, reserved_frames, .. } = self;
+        iface.egress(*now_ns, &mut Share { port, reserve: *reserved_frames, answers_below: 0 });
+        self.port.flush(self.now_ns);
+    }
+
     /// What is not RTP: answers of the network layer, sockets, TCP.
     fn egress(&mut self) {
         let Self { port, iface, tcp, sockets, now_ns, reserved_frames, .. } = self;
@@ -311,6 +322,7 @@ struct Inward<'a> {
     path_errors: &'a mut u64,
     path_error_rate: &'a mut Bucket,
     ports: [u16; 2],
+    listeners: &'a Listeners,
     now_ns: u64,
     shown: usize,
 }
@@ -324,7 +336,7 @@ impl Inward<'_> {
                     self.iface.confirmed(self.now_ns, from, via);
                 }
             }
-            Ingress::Udp { from, to, payload, packet } => match self.ports.iter().position(|port| *port == to.port()) {
+            Ingress::Udp { from, to, payload, packet } => match self.local_port(to) {
                 Some(local_port) => {
                     self.shown += 1;
                     self.counters.rx_datagrams += 1;
@@ -338,6 +350,12 @@ impl Inward<'_> {
             }
             Ingress::Error(error) => self.flow_error(error),
         }
+    }
+
+    /// Which of our ports a datagram is for. What is sent to a group is for nobody but who listens to it.
+    fn local_port(&self, to: SocketAddr) -> Option<usize> {
+        let own = self.ports.iter().position(|port| *port == to.port() && !to.ip().is_multicast());
+        own.or_else(|| self.listeners.find(to).map(|nth| self.ports.len() + nth))
     }
 
     /// An error about a datagram of a flow. Where packets are too big they may be cut from now on, as the kernel does it; only IPv4 can.
@@ -457,19 +475,26 @@ impl<P: Port> Host for StackHost<P> {
     fn receive(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(Received, &[u8])) -> usize {
         self.now_ns = self.now_ns.max(now_ns);
         self.open = Open::Nothing;
-        let Self { port, iface, tcp, flows, counters, path_errors, path_error_rate, ports, now_ns, rx_frames_per_turn, .. } = self;
-        let mut inward = Inward { iface, tcp, flows, counters, path_errors, path_error_rate, ports: *ports, now_ns: *now_ns, shown: 0 };
+        let Self { port, iface, tcp, flows, counters, path_errors, path_error_rate, ports, listeners, now_ns, rx_frames_per_turn, .. } =
+            self;
+        let (ports, now_ns) = (*ports, *now_ns);
+        let mut inward = Inward { iface, tcp, flows, counters, path_errors, path_error_rate, ports, listeners, now_ns, shown: 0 };
         let mut frames_left = *rx_frames_per_turn;
         while frames_left > 0 && inward.shown < limit {
             // No frame holds more than one datagram.
             let burst = RX_BURST.min(frames_left).min(limit - inward.shown);
-            let count = port.receive(*now_ns, burst, &mut |frame| inward.frame(frame, sink));
+            let count = port.receive(now_ns, burst, &mut |frame| inward.frame(frame, sink));
             frames_left -= count.min(frames_left);
             if count < burst {
                 break;
             }
         }
         inward.shown
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<u8, HostError> {
+        self.open = Open::Nothing;
+        self.listen_at(addr)
     }
 
     fn attach_stream(&mut self, stream: StackStream) -> Result<StreamId, HostError> {

@@ -1,5 +1,6 @@
 //! The host over a simulated port; the other end of the cable is written and read by hand.
 
+mod listen;
 mod strangers;
 
 use super::*;

@@ -66,7 +66,7 @@ pub(crate) struct Addresses {
 }
 
 /// The multicast group of those that may have an address (RFC 4291 2.7.1).
-pub(crate) fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
+pub fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits((0xff02_0000_0000_0000_0000_0001_ff00_0000) | (addr.to_bits() & 0xff_ffff))
 }
 
@@ -124,15 +124,6 @@ impl Addresses {
                 due
             }
             AddressState::Duplicate => false,
-        }
-    }
-
-    /// Begins again with joining groups: a router asked who listens (RFC 3810 5.2).
-    pub(crate) fn report_again(&mut self, now_ns: u64) {
-        for own in &mut self.all {
-            if own.phase == Phase::Done && own.state == AddressState::Preferred && own.cidr.addr().is_ipv6() {
-                (own.phase, own.next_ns) = (Phase::ReportAgain, now_ns);
-            }
         }
     }
 

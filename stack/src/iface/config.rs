@@ -82,8 +82,8 @@ pub fn link_local(mac: Mac) -> std::net::Ipv6Addr {
     std::net::Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(half))
 }
 
-/// Counters since start. Every frame that came in is in exactly one of `rx_arp`, `rx_ndp`, `rx_icmp`, `rx_udp`, `rx_tcp` or a
-/// `dropped_…`.
+/// Counters since start. Every frame that came in is in exactly one of `rx_arp`, `rx_ndp`, `rx_icmp`, `rx_igmp`, `rx_udp`, `rx_tcp`
+/// or a `dropped_…`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IfaceCounters {
     /// Frames that came in.
@@ -94,6 +94,8 @@ pub struct IfaceCounters {
     pub rx_ndp: u64,
     /// Other ICMP messages heard.
     pub rx_icmp: u64,
+    /// IGMP messages heard.
+    pub rx_igmp: u64,
     /// UDP datagrams handed on.
     pub rx_udp: u64,
     /// TCP segments handed on.

@@ -11,6 +11,7 @@ pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_IGMP: u8 = 2;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_UDP: u8 = 17;
 pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
@@ -131,4 +132,15 @@ pub(crate) fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, byte
 pub(crate) fn multicast_mac(group: Ipv6Addr) -> Mac {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
+}
+
+/// The hardware address of a multicast group of either family (RFC 1112 6.4: 32 groups of IPv4 share one).
+pub fn group_mac(group: IpAddr) -> Mac {
+    match group {
+        IpAddr::V4(v4) => {
+            let [_, b, c, d] = v4.octets();
+            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V6(v6) => multicast_mac(v6),
+    }
 }

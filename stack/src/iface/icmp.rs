@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use super::Interface;
 use super::checksum::Sum;
+use super::groups;
 use super::header::{
     HOP_LIMIT, IPV4_BYTES, IPV6_BYTES, IpHeader, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, pseudo_sum, put,
 };
@@ -24,7 +25,7 @@ const MTU_MIN_V4: usize = 552;
 /// RFC 8201 4: nor is one that no IPv6 link may have.
 const MTU_MIN_V6: usize = 1280;
 /// Listener query (RFC 3810 5.1).
-const LISTENER_QUERY: u8 = 130;
+pub(super) const LISTENER_QUERY: u8 = 130;
 
 /// What an error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +68,12 @@ pub(super) enum Complaint {
 }
 
 impl Interface {
-    /// Tells the sender of a UDP datagram (given the `packet` of [`Ingress::Udp`]) that nobody listens at its port.
+    /// Tells the sender of a UDP datagram (given the `packet` of [`Ingress::Udp`]) that nobody listens at its port, unless it was sent to a
+    /// group.
     pub fn refuse_udp(&mut self, now_ns: u64, from: IpAddr, to: IpAddr, packet: &[u8]) {
-        self.complain_about(now_ns, from, to, packet, Complaint::Port);
+        if !to.is_multicast() {
+            self.complain_about(now_ns, from, to, packet, Complaint::Port);
+        }
     }
 
     pub(super) fn complain(&mut self, now_ns: u64, inner: &Inner<'_>, complaint: Complaint) {
@@ -169,11 +173,11 @@ impl Interface {
 
     fn link_message(&mut self, now_ns: u64, inner: &Inner<'_>, kind: u8) -> Result<(), Dropped> {
         if kind == LISTENER_QUERY {
-            // RFC 3810 5.1.14: from a neighbour, and no further.
-            let from_router = inner.hop_limit == 1 && matches!(inner.from, IpAddr::V6(from) if from.is_unicast_link_local());
+            // RFC 3810 6.2: from a neighbour, and no further.
+            let from_link = inner.hop_limit == 1 && matches!(inner.from, IpAddr::V6(from) if from.is_unicast_link_local());
             self.counters.rx_ndp += 1;
-            if from_router {
-                self.addresses.report_again(now_ns);
+            if let Some(query) = groups::mld(inner.payload).filter(|_| from_link && groups::has_router_alert(inner.packet)) {
+                self.groups.asked(now_ns, false, query);
             }
             return Ok(());
         }

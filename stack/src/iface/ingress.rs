@@ -6,9 +6,10 @@ use smoltcp::wire::{EthernetFrame, Ipv4Packet, Ipv6Packet, UdpPacket};
 
 use super::checksum::Sum;
 use super::extension::{self, Stop};
+use super::groups::{self, Version};
 use super::header::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
-    UDP_BYTES, pseudo_sum,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP, PROTOCOL_TCP,
+    PROTOCOL_UDP, UDP_BYTES, pseudo_sum,
 };
 use super::icmp::{Complaint, PathError};
 use super::neighbour::Mac;
@@ -19,7 +20,7 @@ use super::{Interface, routes};
 pub enum Ingress<'a> {
     /// Nothing for the layers above.
     Nothing,
-    /// A UDP datagram to one of our addresses.
+    /// A UDP datagram to one of our addresses, or to a group that was joined.
     Udp {
         /// Who sent it.
         from: SocketAddr,
@@ -137,17 +138,29 @@ impl Interface {
             return Err(Dropped::Checksum);
         }
         let (from, to) = (IpAddr::V4(view.src_addr()), IpAddr::V4(view.dst_addr()));
-        // RFC 1122 3.3.6: a packet to one host does not come in a frame to many.
-        if !link.unicast || !self.addresses.is_usable(to) {
+        let protocol = u8::from(view.next_header());
+        let group = to.is_multicast();
+        let heard = match (group, protocol) {
+            (true, PROTOCOL_IGMP) => view.dst_addr() == groups::ALL_SYSTEMS || self.groups.is_member(to),
+            (true, PROTOCOL_UDP) => self.groups.is_member(to),
+            (true, _) => false,
+            // RFC 1122 3.3.6: a packet to one host does not come in a frame to many.
+            (false, _) => link.unicast && self.addresses.is_usable(to),
+        };
+        if !heard {
             return Err(Dropped::NotOurs);
         }
-        self.check_source(from)?;
+        // Switches that ask in place of a router have no address (RFC 4541 2.1.1).
+        if !(group && protocol == PROTOCOL_IGMP && view.src_addr().is_unspecified()) {
+            self.check_source(from)?;
+        }
         if view.more_frags() || view.frag_offset() != 0 {
             return Err(Dropped::Fragment);
         }
         let inner = Inner { link, from, to, hop_limit: view.hop_limit(), packet, payload };
-        match u8::from(view.next_header()) {
+        match protocol {
             PROTOCOL_UDP => self.udp(inner),
+            PROTOCOL_IGMP => self.igmp(now_ns, &inner).map(|()| Ingress::Nothing),
             PROTOCOL_TCP => self.tcp(inner),
             PROTOCOL_ICMP => self.icmpv4(now_ns, inner),
             _ => {
@@ -165,7 +178,8 @@ impl Interface {
         let packet = bytes.get(..view.total_len()).ok_or(Dropped::Malformed)?;
         let (from, to) = (view.src_addr(), view.dst_addr());
         let unicast = self.addresses.is_usable(IpAddr::V6(to));
-        let group = to.is_multicast() && self.addresses.is_member(to);
+        let joined = to.is_multicast() && self.groups.is_member(IpAddr::V6(to));
+        let group = joined || to.is_multicast() && self.addresses.is_member(to);
         if !(unicast && link.unicast || group) {
             return Err(Dropped::NotOurs);
         }
@@ -188,6 +202,11 @@ impl Interface {
         inner.payload = packet.get(upper.at..).unwrap_or_default();
         match upper.protocol {
             PROTOCOL_ICMPV6 => self.icmpv6(now_ns, inner),
+            PROTOCOL_UDP if joined => {
+                // Who has no address asks for neighbours, and sends nothing else.
+                self.check_source(from)?;
+                self.udp(inner)
+            }
             _ if group => Err(Dropped::NotOurs),
             PROTOCOL_UDP => self.udp(inner),
             PROTOCOL_TCP => self.tcp(inner),
@@ -203,6 +222,22 @@ impl Interface {
         let is_broadcast = matches!(from, IpAddr::V4(from) if broadcast(from));
         let is_own = self.addresses.state(from).is_some();
         if routes::is_unicast(from) && !is_own && !is_broadcast { Ok(()) } else { Err(Dropped::Martian) }
+    }
+
+    fn igmp(&mut self, now_ns: u64, inner: &Inner<'_>) -> Result<(), Dropped> {
+        if !self.rx_checksums_done && !Sum::default().bytes(inner.payload).is_right() {
+            return Err(Dropped::Checksum);
+        }
+        self.counters.rx_igmp += 1;
+        let query = groups::igmp(inner.payload).filter(|query| {
+            // RFC 3376 9.1: what may have come from afar is passed over.
+            let alert = query.version == Version::First || groups::has_router_alert(inner.packet);
+            alert && inner.hop_limit == 1 && (query.group.is_some() || inner.to == IpAddr::V4(groups::ALL_SYSTEMS))
+        });
+        if let Some(query) = query {
+            self.groups.asked(now_ns, true, query);
+        }
+        Ok(())
     }
 
     fn udp<'a>(&mut self, inner: Inner<'a>) -> Result<Ingress<'a>, Dropped> {

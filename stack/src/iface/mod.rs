@@ -12,7 +12,8 @@
 //! [`UdpTemplate`]) or [`Interface::ip_frame`]. All memory is taken at start; what others can make it remember or say is bounded.
 //!
 //! Not done, on purpose: fragments are counted and dropped (RTSP and RTCP never need them), multicast is heard only as far as neighbour
-//! discovery needs it, redirects are passed over (RFC 4861 8 lets a host do so), IPv6 addresses are configured, never made from prefixes.
+//! discovery needs it and where a group was joined, from any source, redirects are passed over (RFC 4861 8 lets a host do so), IPv6 addresses
+//! are configured, never made from prefixes.
 
 mod address;
 mod answers;
@@ -21,6 +22,7 @@ mod checksum;
 mod cidr;
 mod config;
 mod extension;
+mod groups;
 mod hash;
 mod header;
 mod icmp;
@@ -33,9 +35,10 @@ mod routes;
 mod speech;
 mod template;
 
-pub use address::AddressState;
+pub use address::{AddressState, solicited_node};
 pub use cidr::{Cidr, CidrError};
 pub use config::{ADDRESSES_MAX, IfaceConfig, IfaceCounters, ROUTES_MAX, Route, link_local};
+pub use header::group_mac;
 pub use icmp::{PathError, PathErrorKind};
 pub use ingress::Ingress;
 pub use neighbour::{Asker, Mac, NeighbourState};
@@ -43,10 +46,11 @@ pub use owner::{Owner, Owners, PortBlock};
 pub use speech::FrameOut;
 pub use template::{Path, UdpTemplate};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use self::address::Addresses;
 use self::answers::{Answers, PARCEL_PATIENCE_NS};
+use self::groups::Groups;
 use self::header::{HOP_LIMIT, IpHeader, Link};
 pub(crate) use self::limit::Bucket;
 use self::neighbour::{Handle, Lookup, Neighbours};
@@ -73,6 +77,7 @@ pub struct Interface {
     routes: Routes,
     neighbours: Neighbours,
     answers: Answers,
+    groups: Groups,
     speech: Speech,
     errors: Bucket,
     echoes: Bucket,
@@ -87,7 +92,12 @@ impl Interface {
     /// An interface with a hardware address on a link that carries IP packets of `mtu_bytes`.
     pub fn new(config: IfaceConfig, mac: Mac, mtu_bytes: usize, now_ns: u64) -> Self {
         let own = config.own_addresses(mac);
+        let solicited = own.iter().filter_map(|cidr| match cidr.addr() {
+            IpAddr::V6(addr) => Some(address::solicited_node(addr)),
+            IpAddr::V4(_) => None,
+        });
         Self {
+            groups: Groups::new(solicited, config.seed),
             addresses: Addresses::new(now_ns, &own, config.detect_duplicates, config.seed),
             routes: Routes::new(config.routes),
             neighbours: Neighbours::new(config.neighbours_max, config.seed),
@@ -194,6 +204,17 @@ impl Interface {
         Some(payload_at)
     }
 
+    /// Listens to a multicast group as well, and tells routers; as often as it was joined it has to be left. False: it is no group, or there
+    /// are too many.
+    pub fn join(&mut self, now_ns: u64, group: IpAddr) -> bool {
+        self.groups.join(now_ns, group)
+    }
+
+    /// Listens to the group no longer.
+    pub fn leave(&mut self, now_ns: u64, group: IpAddr) {
+        self.groups.leave(now_ns, group);
+    }
+
     /// Something can be said now.
     pub fn is_waiting(&self) -> bool {
         self.answers.is_waiting()
@@ -201,15 +222,15 @@ impl Interface {
 
     /// When [`Interface::egress`] has to be called at the latest, ingress apart.
     pub fn next_ns(&self) -> Option<u64> {
-        [self.addresses.next_ns(), self.neighbours.next_ns()].into_iter().flatten().min()
+        [self.addresses.next_ns(), self.neighbours.next_ns(), self.groups.next_ns()].into_iter().flatten().min()
     }
 
-    /// Says what is to be said: steps of own addresses, solicitations, answers. Stops when `out` has no frame left; the rest waits.
+    /// Says what is to be said: steps of own addresses, solicitations, reports of groups, answers. Stops when `out` has no frame left; the rest waits.
     pub fn egress(&mut self, now_ns: u64, out: &mut dyn FrameOut) {
         if !self.answers.is_waiting() && self.next_ns().is_none_or(|at_ns| at_ns > now_ns) {
             return;
         }
-        let Self { addresses, routes, neighbours, answers, speech, answers_in_a_crowd, .. } = self;
+        let Self { addresses, routes, neighbours, answers, groups, speech, answers_in_a_crowd, .. } = self;
         let link_local = addresses.iter().find_map(|(cidr, state)| match cidr.addr() {
             IpAddr::V6(addr) if addr.is_unicast_link_local() && state == AddressState::Preferred => Some(addr),
             _ => None,
@@ -218,6 +239,13 @@ impl Interface {
         neighbours.poll(now_ns, &mut |solicit| {
             // Without a usable address nobody can be asked; the attempt counts.
             routes::source(addresses, solicit.target, solicit.target).is_none_or(|own| speech.solicit(out, solicit, own))
+        });
+        let own_v4 = addresses.iter().find(|(cidr, state)| cidr.addr().is_ipv4() && *state == AddressState::Preferred);
+        // RFC 3376 4.2.13: who has no address says so.
+        let own_v4 = own_v4.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |(cidr, _)| cidr.addr());
+        groups.poll(now_ns, link_local.is_some(), &mut |report| {
+            let is_ipv4 = report.records.iter().all(|(_, group)| group.is_ipv4());
+            speech.report(out, if is_ipv4 { own_v4 } else { link_local.map_or(own_v4, IpAddr::V6) }, report)
         });
         while let Some(answer) = answers.next() {
             // Some are answered whatever waits for the line.

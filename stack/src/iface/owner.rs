@@ -2,11 +2,12 @@
 //!
 //! | frame | for |
 //! | --- | --- |
-//! | UDP to a port of a core | that core |
+//! | UDP to a port of a core, or to one that it listens at ([`Owners::listen`]) | that core |
 //! | TCP to a port that a core chose for a connection of its own | that core |
 //! | other TCP | the core that a keyed hash of addresses and ports names, so that nobody outside can load one core alone |
 //! | ICMP errors | the core that the quoted packet came from |
 //! | ARP replies and announcements, neighbour and router advertisements, probes for duplicates | every core: each has its own table of neighbours |
+//! | IGMP, questions who listens to which group | every core: each has its own groups |
 //! | everything else (requests, echo, fragments, what makes no sense) | the core that it came to |
 //!
 //! The look is cheap and decides nothing but the way: no checksum is verified, and what is cut short or lies stays where it came, where
@@ -14,13 +15,16 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::extension;
 use super::hash::Keyed;
 use super::header::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
-    PROTOCOL_UDP,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP,
+    PROTOCOL_TCP, PROTOCOL_UDP,
 };
+use super::icmp::LISTENER_QUERY;
 use super::ndp;
 
 /// Bytes of an ICMP header in front of what an error quotes.
@@ -56,11 +60,16 @@ impl PortBlock {
     }
 }
 
+/// Further ports of all cores that only receive.
+const FURTHER_PORTS: usize = 16;
+
 /// Which core owns what. Every core has the same.
 #[derive(Clone, Debug)]
 pub struct Owners {
     cores: usize,
     udp: Vec<PortBlock>,
+    /// Ports that cores listen at, with one more than the core's number in the lower half; 0: none. Written only when a core begins to listen.
+    further: Arc<[AtomicU32; FURTHER_PORTS]>,
     outgoing: PortBlock,
     secret: Keyed,
 }
@@ -71,7 +80,28 @@ impl Owners {
         let cores = cores.max(1);
         let per_core = OUTGOING_COUNT / u16::try_from(cores).unwrap_or(u16::MAX);
         let outgoing = PortBlock { first: OUTGOING_FIRST, per_core };
-        Self { cores, udp, outgoing, secret: Keyed::new(seed) }
+        Self { cores, udp, further: Arc::default(), outgoing, secret: Keyed::new(seed) }
+    }
+
+    /// UDP to `port` is for `core` from now on, wherever it is sent. False: the port belongs to another core, or there are too many.
+    pub fn listen(&self, core: usize, port: u16) -> bool {
+        let Some(entry) = u16::try_from(core).ok().and_then(|core| core.checked_add(1)) else { return false };
+        let entry = u32::from(port) << 16 | u32::from(entry);
+        if let Some(owner) = self.of_port(port) {
+            return owner == core;
+        }
+        let free = |place: &AtomicU32| place.compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.further.iter().any(free)
+    }
+
+    /// The core that has a UDP port.
+    fn of_port(&self, port: u16) -> Option<usize> {
+        let block = self.udp.iter().find_map(|block| block.core(port, self.cores));
+        block.or_else(|| {
+            let further = self.further.iter().map(|place| place.load(Ordering::Relaxed));
+            let entry = further.take_while(|entry| *entry != 0).find(|entry| entry >> 16 == u32::from(port))?;
+            (entry as u16 as usize).checked_sub(1)
+        })
     }
 
     /// How many cores there are.
@@ -126,6 +156,7 @@ impl Owners {
                 }
                 self.quoted_v4(payload.get(ICMP_BYTES..)?)
             }
+            PROTOCOL_IGMP => Some(Owner::Everybody),
             protocol => self.flow(protocol, address_v4(header, 12)?, half(payload, 0)?, half(payload, 2)?),
         }
     }
@@ -149,7 +180,7 @@ impl Owners {
             return self.flow(upper.protocol, source, half(payload, 0)?, half(payload, 2)?);
         }
         match *payload.first()? {
-            ndp::ADVERT | ndp::ROUTER_ADVERT => Some(Owner::Everybody),
+            ndp::ADVERT | ndp::ROUTER_ADVERT | LISTENER_QUERY => Some(Owner::Everybody),
             // RFC 4862 5.4.3: somebody tries an address. Each core that tries the same must hear of it.
             ndp::SOLICIT if source.is_unspecified() => Some(Owner::Everybody),
             // RFC 4443 2.1: errors are those below 128.
@@ -164,7 +195,7 @@ impl Owners {
 
     fn flow(&self, protocol: u8, remote: IpAddr, remote_port: u16, local_port: u16) -> Option<Owner> {
         match protocol {
-            PROTOCOL_UDP => self.udp.iter().find_map(|block| block.core(local_port, self.cores)).map(Owner::Core),
+            PROTOCOL_UDP => self.of_port(local_port).map(Owner::Core),
             PROTOCOL_TCP => Some(Owner::Core(self.of_connection(remote, remote_port, local_port))),
             _ => None,
         }
@@ -265,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_a_core_listens_at_is_its_own() {
+        let owners = owners(3);
+        let others = owners.clone();
+        let group = |port| ether(0x0800, &v4(17, THEM, [239, 1, 2, 3], &ports(5000, port)));
+        assert_eq!(others.of(&group(9500)), Owner::Here);
+        assert!(owners.listen(2, 9500) && others.listen(2, 9500), "again is no matter");
+        assert!(!others.listen(1, 9500) && !others.listen(1, RTP) && owners.listen(0, RTP));
+        assert_eq!((others.of(&group(9500)), owners.of(&group(9501))), (Owner::Core(2), Owner::Here));
+        let more = (1..40).filter(|port| owners.listen(0, *port)).count();
+        assert_eq!((more, others.of(&group(9500)), others.of(&group(1))), (FURTHER_PORTS - 1, Owner::Core(2), Owner::Core(0)));
+    }
+
+    #[test]
     fn the_link_is_everybodys_and_questions_stay() {
         let owners = owners(2);
         let arp = |operation: u8, sender: [u8; 4], target: [u8; 4]| {
@@ -284,6 +328,8 @@ mod tests {
             ("echo, IPv4", ether(0x0800, &v4(1, THEM, US, &[8, 0, 0, 0, 0, 0, 0, 0, 1])), Owner::Here),
             ("another protocol", ether(0x0800, &v4(132, THEM, US, &ports(1, RTP))), Owner::Here),
             ("LLDP", ether(0x88cc, &[0; 60]), Owner::Here),
+            ("who listens", ether(0x0800, &v4(2, THEM, [224, 0, 0, 1], &[0x11, 100, 0, 0, 0, 0, 0, 0])), Owner::Everybody),
+            ("who listens, IPv6", ndp(130, 9), Owner::Everybody),
         ] {
             assert_eq!(owners.of(&frame), owner, "{what}");
         }

@@ -1,4 +1,5 @@
-//! The frames that an interface says of itself: ARP (RFC 826, RFC 5227), neighbour discovery (RFC 4861 4), listener reports (RFC 3810).
+//! The frames that an interface says of itself: ARP (RFC 826, RFC 5227), neighbour discovery (RFC 4861 4), reports of groups (RFC 3376,
+//! RFC 3810).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,16 +7,16 @@ use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
 use super::address::{ALL_NODES, Step, solicited_node};
 use super::answers::Answer;
+use super::checksum::Sum;
+use super::groups::{Change, REPORT_BYTES_MAX, Report, Version};
 use super::header::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOP_LIMIT_LINK, IPV6_BYTES, IpHeader, Link, PROTOCOL_ICMPV6, multicast_mac, pseudo_sum,
-    put,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOP_LIMIT_LINK, IpHeader, Link, PROTOCOL_ICMPV6, PROTOCOL_IGMP, group_mac,
+    multicast_mac, pseudo_sum, put,
 };
 use super::neighbour::{Mac, Solicit};
 
 const ARP_BYTES: usize = 28;
 const BROADCAST: Mac = [0xff; 6];
-/// Who hears listener reports (RFC 3810 5.2.14).
-const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 
 /// Where frames are written.
 pub trait FrameOut {
@@ -76,7 +77,10 @@ impl Speech {
                 body[8..].copy_from_slice(&own.octets());
                 self.icmpv6(out, multicast_mac(group), Ipv6Addr::UNSPECIFIED, group, &body)
             }
-            Step::Report(group) => self.report(out, link_local.unwrap_or(Ipv6Addr::UNSPECIFIED), group),
+            Step::Report(group) => {
+                let own = link_local.unwrap_or(Ipv6Addr::UNSPECIFIED);
+                self.report(out, own.into(), Report { version: Version::Third, records: &[(Change::Joins, group.into())] })
+            }
         }
     }
 
@@ -148,26 +152,39 @@ impl Speech {
         })
     }
 
-    /// A report of version 2 with one record, behind a router alert (RFC 3810 5.2).
-    fn report(&mut self, out: &mut dyn FrameOut, source: Ipv6Addr, group: Ipv6Addr) -> bool {
-        const ALERT: [u8; 8] = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
-        let mut body = [0; 28];
-        body[0] = 143;
-        body[7] = 1;
-        body[8] = 4;
-        body[12..].copy_from_slice(&group.octets());
+    /// Tells routers about groups, as `own` of that family, with a hop limit of 1 and behind a router alert (RFC 3376 4, RFC 3810 5).
+    pub(crate) fn report(&mut self, out: &mut dyn FrameOut, own: IpAddr, report: Report<'_>) -> bool {
+        let Some(to) = report.destination() else { return true };
+        let mut body = [0; REPORT_BYTES_MAX];
+        let len = report.write(&mut body);
+        let body = body.get_mut(..len).unwrap_or_default();
+        let sum = if to.is_ipv4() { Sum::default() } else { pseudo_sum(own, to, PROTOCOL_ICMPV6, len) };
+        let checksum = sum.bytes(body).checksum();
+        put(body, 2, &checksum);
         self.frame(out, |frame, link| {
-            let at = link.write(frame, multicast_mac(MLD_ROUTERS), ETHERTYPE_IPV6);
-            let (source, destination) = (IpAddr::V6(source), IpAddr::V6(MLD_ROUTERS));
-            let header = IpHeader { source, destination, protocol: 0, hop_limit: 1, payload_bytes: ALERT.len() + body.len() };
-            header.write(frame.get_mut(at..).unwrap_or_default());
-            let at = at + IPV6_BYTES;
-            put(frame, at, &ALERT);
-            let at = at + ALERT.len();
-            put(frame, at, &body);
-            let checksum = pseudo_sum(source, destination, PROTOCOL_ICMPV6, body.len()).bytes(&body).checksum();
-            put(frame, at + 2, &checksum);
-            at + body.len()
+            let at = link.write(frame, group_mac(to), if to.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 });
+            let at = at + header_with_alert(frame.get_mut(at..).unwrap_or_default(), own, to, len);
+            put(frame, at, body);
+            at + len
         })
     }
+}
+
+/// Writes the IP header of a report, with its router alert (RFC 2113, RFC 2711); its length.
+fn header_with_alert(packet: &mut [u8], own: IpAddr, to: IpAddr, payload_bytes: usize) -> usize {
+    const ALERT_V4: [u8; 4] = [0x94, 4, 0, 0];
+    const ALERT_V6: [u8; 8] = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+    let (protocol, alert): (u8, &[u8]) = if to.is_ipv4() { (PROTOCOL_IGMP, &ALERT_V4) } else { (0, &ALERT_V6) };
+    let header = IpHeader { source: own, destination: to, protocol, hop_limit: 1, payload_bytes: payload_bytes + alert.len() };
+    let at = header.write(packet);
+    put(packet, at, alert);
+    let bytes = at + alert.len();
+    if to.is_ipv4() {
+        // A header of six words, and RFC 3376 4: precedence of internetwork control.
+        put(packet, 0, &[0x46, 0xc0]);
+        put(packet, 10, &[0, 0]);
+        let checksum = Sum::default().bytes(packet.get(..bytes).unwrap_or_default()).checksum();
+        put(packet, 10, &checksum);
+    }
+    bytes
 }

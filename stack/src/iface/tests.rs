@@ -1,6 +1,8 @@
 //! Traces: a frame goes in, frames come out, at a time. Frames are built and read with smoltcp's wire types, which share no code with
 //! ours.
 
+mod multicast;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::prelude::*;
@@ -629,18 +631,6 @@ fn routers_are_believed_only_if_the_settings_say_so() {
 }
 
 #[test]
-fn a_listener_query_is_answered_with_reports() {
-    let mut trace = Trace::settled(config());
-    let mut query = vec![130; 28];
-    query[1..].fill(0);
-    let frame = |from| icmpv6([0x33, 0x33, 0, 0, 0, 1], from, address::ALL_NODES, 1, &query);
-    assert!(trace.hear(&frame(PEER_V6)).is_empty(), "not from the link");
-    trace.iface.ingress(trace.now_ns, &frame(link_local(PEER)));
-    let reports = trace.say().iter().filter(|(_, frame)| frame[62] == 143).count();
-    assert_eq!(reports, 2);
-}
-
-#[test]
 fn a_vlan_is_one_interface() {
     let mut trace = Trace::settled(IfaceConfig { vlan: Some(7), ..config() });
     let tagged = |vlan: u16| {
@@ -725,8 +715,11 @@ proptest! {
 
     /// Whatever comes in: nothing panics, everything is counted once, what is remembered and said stays bounded.
     #[test]
-    fn any_frames(seed: u64, frames in prop::collection::vec((0_usize..9, prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), 0_u64..2000), 1..60)) {
+    fn any_frames(seed: u64, frames in prop::collection::vec((0_usize..12, prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), 0_u64..2000), 1..60)) {
         let mut trace = Trace::settled(IfaceConfig { seed, accept_routers: true, neighbours_max: 8, ..config() });
+        for group in multicast::GROUPS {
+            prop_assert!(trace.iface.join(trace.now_ns, group));
+        }
         let start = trace.iface.counters();
         let models = [
             arp_request(),
@@ -737,13 +730,17 @@ proptest! {
             udp_frame((OUR_V6, 6970).into(), b"payload"),
             icmpv4(&[&[3, 4, 0, 0, 0, 0, 5, 0][..], &ipv4(OUR_V4, PEER_V4, 17, &[0; 8])].concat()),
             ethernet(OURS, PEER, EthernetProtocol::Ipv6, &ipv6(PEER_V6, OUR_V6, 0, 9, &[17, 0, 1, 4, 0, 0, 0, 0])),
+            multicast::igmp_query(None, &[2, 125, 0, 0]),
+            multicast::mld_query(None, &[2, 125, 0, 0]),
+            udp_frame((multicast::GROUPS[0], 9500).into(), b"payload"),
             Vec::new(),
         ];
+        let empty = models.len() - 1;
         let count = frames.len() as u64;
         for (model, changes, ms) in frames {
             let mut frame = models[model].clone();
             for (at, value) in changes {
-                if model == 8 {
+                if model == empty {
                     frame.push(value);
                 } else {
                     let at = at.index(frame.len());
@@ -755,7 +752,7 @@ proptest! {
         }
         let end = trace.iface.counters();
         let seen = |c: &IfaceCounters| {
-            c.rx_arp + c.rx_ndp + c.rx_icmp + c.rx_udp + c.rx_tcp + c.dropped_not_ours + c.dropped_malformed + c.dropped_checksum
+            c.rx_arp + c.rx_ndp + c.rx_icmp + c.rx_igmp + c.rx_udp + c.rx_tcp + c.dropped_not_ours + c.dropped_malformed + c.dropped_checksum
                 + c.dropped_martian + c.dropped_fragments + c.dropped_unknown_protocol
         };
         prop_assert_eq!(end.rx_frames - start.rx_frames, count);

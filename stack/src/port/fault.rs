@@ -3,9 +3,10 @@
 //! The same seed and the same calls give the same faults. A lost frame completes in the next flush, as on a device that sends it into a
 //! cut cable; a refusal is what a full device looks like, and may be over at the next call.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use super::{Port, PortCounters};
+use super::{Port, PortCounters, PortRefusal};
 
 /// How often what goes wrong, each in events per 1024.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +174,10 @@ impl<P: Port> Port for Faulty<P> {
 
     fn capacity(&self) -> usize {
         self.port.capacity()
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        self.port.listen(addr)
     }
 
     fn wait(&mut self, timeout_ns: u64, wake: RawFd) {

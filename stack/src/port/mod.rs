@@ -20,6 +20,8 @@
 pub mod fault;
 pub mod trace;
 
+use std::net::SocketAddr;
+
 /// Counters of a port since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounters {
@@ -41,6 +43,17 @@ pub struct PortCounters {
     pub tx_calls: u64,
     /// Times a frame was asked for and none was free.
     pub tx_full: u64,
+}
+
+/// Why a port does not let in what is sent to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortRefusal {
+    /// Another core that shares the interface has the UDP port, or there are too many.
+    #[error("another core that shares the interface has the UDP port, or there are too many")]
+    Taken,
+    /// The interface or its driver refused.
+    #[error("the interface or its driver cannot let it in")]
+    Device,
 }
 
 /// A queue of a network interface, owned by one engine core. No call blocks (but [`Port::wait`]), allocates or panics.
@@ -74,6 +87,17 @@ pub trait Port {
 
     /// Frames that can be queued at once.
     fn capacity(&self) -> usize;
+
+    /// Lets in UDP to `addr` as well, for as long as the port is there: a multicast group, or a port at any address of ours. Routers are told
+    /// of a group by the port's user; what these ask (IGMP and MLD queries) is shown from then on. Ports that show everything have nothing
+    /// to do. A control operation.
+    ///
+    /// # Errors
+    /// [`PortRefusal`].
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        let _ = addr;
+        Ok(())
+    }
 
     /// Sleeps until a frame arrives, a frame is completed, `wake` becomes readable (an eventfd; −1 for none), or `timeout_ns` pass. May
     /// return early. Ports that are only polled, and simulated ones, return at once.
@@ -118,6 +142,10 @@ impl<P: Port + ?Sized> Port for Box<P> {
 
     fn capacity(&self) -> usize {
         (**self).capacity()
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        (**self).listen(addr)
     }
 
     fn wait(&mut self, timeout_ns: u64, wake: std::os::fd::RawFd) {

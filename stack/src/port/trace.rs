@@ -7,9 +7,10 @@
 //! Writing costs a copy and now and then a system call, so this is for looking at a problem, not for operation.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use super::{Port, PortCounters};
+use super::{Port, PortCounters, PortRefusal};
 
 /// Nanosecond resolution, in the byte order of this machine (readers find out).
 const MAGIC_NS: u32 = 0xa1b2_3c4d;
@@ -116,6 +117,10 @@ impl<P: Port, W: Write> Port for Traced<P, W> {
 
     fn capacity(&self) -> usize {
         self.port.capacity()
+    }
+
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        self.port.listen(addr)
     }
 
     fn wait(&mut self, timeout_ns: u64, wake: RawFd) {

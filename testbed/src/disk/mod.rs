@@ -363,6 +363,15 @@ impl SlowDisk {
         self.places.mount()
     }
 
+    /// Has another `folder`, from a disk that is as fast as it is, appear in place of the disk's own folder `place`, as long as the disk is
+    /// there.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn lay_over(&self, folder: &Path, place: &str) -> Result<(), DiskError> {
+        step("mount", &["--bind".as_ref(), folder.as_os_str(), self.path().join(place).as_os_str()]).map(drop)
+    }
+
     /// How fast it may be.
     pub fn limits(&self) -> Limits {
         self.state.limits

@@ -81,7 +81,7 @@ pub fn clean(folder: &Path, all: bool) -> Result<Vec<String>, DiskError> {
 pub(super) fn take_down(places: &Places, daemon: Option<u32>, child: Option<&mut Child>) -> Result<(), DiskError> {
     let mount = places.mount();
     if mounted(&mount) && step("umount", &[mount.as_os_str()]).is_err() {
-        // Somebody still uses it: it goes away for all others now, and for them when they end.
+        // Somebody still uses it, or another folder lies over one of its own: it goes away for all others now, and for them when they end.
         step("umount", &["-l".as_ref(), mount.as_os_str()])?;
     }
     for device in loop_devices(&places.export()) {

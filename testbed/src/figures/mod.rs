@@ -158,6 +158,9 @@ pub enum FiguresError {
     /// The machine's own noise.
     #[error("noise probe: {0}")]
     Noise(io::Error),
+    /// The server does not import.
+    #[error("import: {0}")]
+    Import(String),
     /// A file or a program.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),

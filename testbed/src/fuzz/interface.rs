@@ -7,10 +7,12 @@
 //! 0x01 n frame  a frame of n bytes
 //! 0x02 n frame  the same, its checksums made right first, so that it gets further in
 //! 0x03 n        the neighbour 10.0.0.n is wanted
+//! 0x04 n        the group 239.0.0.n is joined, or ff15::n with n odd; 0x05 n: it is left
 //! ```
 
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use stack::iface::{Asker, FrameOut, IfaceConfig, Ingress, Interface, Owner, Owners, PortBlock};
 
@@ -22,8 +24,9 @@ const NEIGHBOURS_MAX: usize = 16;
 /// Cores that share the interface, and their UDP ports: 6970 to 6975.
 const CORES: usize = 3;
 const UDP: PortBlock = PortBlock { first: 6970, per_core: 2 };
-/// Frames that may be said in answer to one thing that happens: the queues of answers, and what own addresses and neighbours ask.
-const SAID_MAX: usize = 200;
+/// Frames that may be said in answer to one thing that happens: the queues of answers, and what own addresses,
+/// neighbours and groups ask.
+const SAID_MAX: usize = 300;
 
 /// Frames that were said.
 #[derive(Default)]
@@ -51,18 +54,36 @@ fn interface(last: u8, mac: [u8; 6]) -> Interface {
     Interface::new(config, mac, MTU_BYTES, 0)
 }
 
+/// The group that a number stands for.
+fn group(n: usize) -> IpAddr {
+    if n.is_multiple_of(2) { [239, 0, 0, n as u8].into() } else { Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, n as u16).into() }
+}
+
 /// Runs one input.
 pub fn run(data: &[u8]) {
     let (mut ours, mut theirs) = (interface(1, OURS), interface(2, THEIRS));
     let (mut now_ns, mut frames, mut rest) = (0, 0, data);
+    // How many listen to each group.
+    let mut groups: BTreeMap<IpAddr, u32> = BTreeMap::new();
     while let [kind, n, tail @ ..] = rest {
         let n = usize::from(*n);
         rest = tail;
-        match kind % 4 {
+        match kind % 6 {
             0 => now_ns += n as u64 * 37_000_000,
             3 => {
                 // Known, being looked up, or without a route (our own address, a broadcast): each is an answer.
                 let _ = ours.path(now_ns, [10, 0, 0, n as u8].into(), Asker::Foreign);
+            }
+            4 => {
+                if ours.join(now_ns, group(n)) {
+                    *groups.entry(group(n)).or_default() += 1;
+                    // So that they listen to what we say in older versions, which goes to the group itself.
+                    theirs.join(now_ns, group(n));
+                }
+            }
+            5 => {
+                ours.leave(now_ns, group(n));
+                groups.entry(group(n)).and_modify(|users| *users = users.saturating_sub(1));
             }
             kind => {
                 let (frame, tail) = rest.split_at(n.min(rest.len()));
@@ -72,7 +93,7 @@ pub fn run(data: &[u8]) {
                     make_right(&mut frame);
                 }
                 frames += 1;
-                hear(&mut ours, now_ns, &frame);
+                hear(&mut ours, now_ns, &frame, &groups);
             }
         }
         let mut out = Out::default();
@@ -121,13 +142,14 @@ fn check_owner(frame: &[u8], found: &Ingress<'_>) {
     assert_eq!(owners.of(frame), expected, "{found:?}");
 }
 
-fn hear(ours: &mut Interface, now_ns: u64, frame: &[u8]) {
+fn hear(ours: &mut Interface, now_ns: u64, frame: &[u8], groups: &BTreeMap<IpAddr, u32>) {
     let found = ours.ingress(now_ns, frame);
     check_owner(frame, &found);
     match found {
         Ingress::Udp { from, to, payload, packet } => {
             assert!(payload.len() + 28 <= packet.len() && packet.len() <= frame.len());
-            assert!(ours.is_usable(to.ip()) && from.ip() != to.ip());
+            let joined = groups.get(&to.ip()).is_some_and(|users| *users > 0);
+            assert!((ours.is_usable(to.ip()) || joined) && from.ip() != to.ip());
             ours.refuse_udp(now_ns, from.ip(), to.ip(), packet);
         }
         Ingress::Tcp { to, .. } => assert!(ours.is_usable(to)),
@@ -150,6 +172,7 @@ fn make_right(frame: &mut [u8]) {
             let payload = packet.payload_mut();
             match protocol {
                 IpProtocol::Icmp if payload.len() >= 8 => Icmpv4Packet::new_unchecked(payload).fill_checksum(),
+                IpProtocol::Igmp if payload.len() >= 8 => Icmpv4Packet::new_unchecked(payload).fill_checksum(),
                 IpProtocol::Udp => {
                     if let Ok(mut datagram) = UdpPacket::new_checked(payload) {
                         datagram.fill_checksum(&from.into(), &to.into());
@@ -161,8 +184,13 @@ fn make_right(frame: &mut [u8]) {
         EthernetProtocol::Ipv6 => {
             let Ok(mut packet) = Ipv6Packet::new_checked(frame.payload_mut()) else { return };
             let (from, to, protocol) = (packet.src_addr(), packet.dst_addr(), packet.next_header());
-            let payload = packet.payload_mut();
-            if protocol == IpProtocol::Icmpv6 && payload.len() >= 8 {
+            let mut payload = packet.payload_mut();
+            let mut is_icmp = protocol == IpProtocol::Icmpv6;
+            // MLD stands behind eight bytes of hop-by-hop options.
+            if protocol == IpProtocol::HopByHop && payload.first_chunk() == Some(&[58, 0]) {
+                (is_icmp, payload) = (true, payload.get_mut(8..).unwrap_or_default());
+            }
+            if is_icmp && payload.len() >= 8 {
                 Icmpv6Packet::new_unchecked(payload).fill_checksum(&from, &to);
             }
         }

@@ -9,6 +9,9 @@
 //! zero-copy, then copy mode; huge pages, then small ones. The socket is that of `xsk-rs`, whose own program is not loaded: it takes *all*
 //! frames of a queue. Ours is in [`steer`](super::steer).
 //!
+//! Multicast. A port that listens to a group has the group's frames steered to it, and those of no other. A packet socket holds the group's
+//! hardware address in the card's filter and gets copies of what routers ask; the kernel gets these questions too.
+//!
 //! Traps. A queue that was just closed answers EBUSY for a moment, as does an interface whose last program is being detached: both are
 //! tried again for [`Options::patience`]. In copy mode the kernel sends within our system call, about 32 frames each. The completion of a
 //! frame wakes nobody.
@@ -27,6 +30,7 @@ use std::time::{Duration, Instant};
 use stack::port::PortCounters;
 
 use super::netdev::{Netdev, NetdevError};
+use super::packet::GroupSocket;
 use super::steer::{QUEUES_MAX, SteerError, Steering, XdpMode};
 use rings::{HEADROOM_BYTES, Rings, RingsError, Shape};
 
@@ -143,6 +147,14 @@ pub enum AfXdpError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The socket beside it.
+    #[error("cannot listen to multicast on {interface}: {source}; it needs CAP_NET_RAW, and an interface that has multicast")]
+    Groups {
+        /// The interface.
+        interface: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Another socket has the queue.
     #[error("queue {queue} of {interface} belongs to another AF_XDP socket; is another instance running?")]
     Busy {
@@ -204,6 +216,8 @@ pub fn open(options: &Options) -> Result<Opened, AfXdpError> {
     for queue in options.first_queue..options.first_queue + options.queues {
         let (rings, zero_copy) = bind(&netdev, queue, shape, options.mode, steering.mode(), deadline, &mut notes)?;
         steering.set_socket(queue, rings.as_fd())?;
+        let groups = GroupSocket::open(netdev.index, options.vlan);
+        let groups = groups.map_err(|source| AfXdpError::Groups { interface: netdev.name.clone(), source })?;
         ports.push(AfXdpPort {
             rings,
             steering: Arc::clone(&steering),
@@ -215,6 +229,8 @@ pub fn open(options: &Options) -> Result<Opened, AfXdpError> {
             counters: PortCounters::default(),
             lost: false,
             unserved: [0..0, 0..0],
+            groups,
+            next_queries_ns: 0,
         });
     }
     if let Some(port) = ports.first_mut() {

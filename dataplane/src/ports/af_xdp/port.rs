@@ -1,17 +1,25 @@
 //! The port itself: counting, waiting, describing.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use stack::port::{Port, PortCounters};
+use stack::iface::{group_mac, solicited_node};
+use stack::port::{Port, PortCounters, PortRefusal};
 
+use super::AfXdpError;
 use super::rings::Rings;
+use crate::ports::packet::GroupSocket;
 use crate::ports::steer::{Steering, XdpMode};
 use crate::ports::sys;
 
 /// Longest sleep while frames are under way: their completion wakes nobody.
 const COMPLETION_WAIT_NS_MAX: u64 = 50_000;
+/// How often queries of multicast routers are looked for, a system call: these allow a second to answer, or more.
+const QUERIES_EVERY_NS: u64 = 100_000_000;
+/// Queries taken at once; more of them say nothing new.
+const QUERIES_MAX: usize = 8;
 
 /// A queue of an interface, through an AF_XDP socket.
 pub struct AfXdpPort {
@@ -27,6 +35,8 @@ pub struct AfXdpPort {
     pub(super) lost: bool,
     /// Queues without a socket that this port speaks for; the first of an interface has them.
     pub(super) unserved: [Range<u32>; 2],
+    pub(super) groups: GroupSocket,
+    pub(super) next_queries_ns: u64,
 }
 
 impl AfXdpPort {
@@ -45,6 +55,30 @@ impl AfXdpPort {
     /// say 0. Asks the kernel.
     pub fn unserved(&self) -> u64 {
         self.unserved.iter().cloned().flatten().map(|queue| self.steering.unserved(queue)).sum()
+    }
+
+    /// Solicitations for this address of ours get past the card's filter from now on.
+    ///
+    /// # Errors
+    /// [`AfXdpError::Groups`].
+    pub fn hear_neighbours(&mut self, address: Ipv6Addr) -> Result<(), AfXdpError> {
+        let joined = self.groups.join(group_mac(solicited_node(address).into()));
+        joined.map_err(|source| AfXdpError::Groups { interface: self.interface.clone(), source })
+    }
+
+    /// Shows what multicast routers have asked, now and then.
+    fn show_queries(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        if now_ns < self.next_queries_ns || !self.groups.is_bound() {
+            return 0;
+        }
+        self.next_queries_ns = now_ns.saturating_add(QUERIES_EVERY_NS);
+        for shown in 0..limit.min(QUERIES_MAX) {
+            let Some(frame) = self.groups.next() else { return shown };
+            self.counters.rx_frames += 1;
+            self.counters.rx_bytes += frame.len() as u64;
+            sink(frame);
+        }
+        limit.min(QUERIES_MAX)
     }
 
     /// The driver reads and writes our frames itself.
@@ -87,13 +121,15 @@ impl Port for AfXdpPort {
         self.rings.frame_bytes()
     }
 
-    fn receive(&mut self, _now_ns: u64, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+    fn receive(&mut self, now_ns: u64, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        let queries = self.show_queries(now_ns, limit, sink);
         let counters = &mut self.counters;
-        self.rings.show(limit, &mut |frame| {
-            counters.rx_frames += 1;
-            counters.rx_bytes += frame.len() as u64;
-            sink(frame);
-        })
+        queries
+            + self.rings.show(limit - queries, &mut |frame| {
+                counters.rx_frames += 1;
+                counters.rx_bytes += frame.len() as u64;
+                sink(frame);
+            })
     }
 
     fn frame(&mut self) -> Option<&mut [u8]> {
@@ -126,7 +162,18 @@ impl Port for AfXdpPort {
         self.rings.tx_frames()
     }
 
+    fn listen(&mut self, addr: SocketAddr) -> Result<(), PortRefusal> {
+        let group = addr.ip();
+        // What is sent to our addresses comes anyway.
+        if !group.is_multicast() {
+            return Ok(());
+        }
+        self.groups.join(group_mac(group)).map_err(|_| PortRefusal::Device)?;
+        self.steering.add_address(group).map_err(|_| PortRefusal::Device)
+    }
+
     fn wait(&mut self, timeout_ns: u64, wake: RawFd) {
+        let timeout_ns = if self.groups.is_bound() { timeout_ns.min(QUERIES_EVERY_NS) } else { timeout_ns };
         let timeout_ns = if self.queued() > 0 { timeout_ns.min(COMPLETION_WAIT_NS_MAX) } else { timeout_ns };
         sys::wait_or_wake(self.rings.as_raw(), libc::POLLIN, timeout_ns, wake);
     }

@@ -7,7 +7,7 @@
 //!
 //! [`program`] is the program, hand-assembled by [`asm`]; [`bpf`] talks to the kernel. The program is attached by a BPF link, which lives
 //! as long as this process: however it dies, the interface is the kernel's again. Addresses are in a map and may change while frames
-//! flow.
+//! flow; multicast groups that are ours are in the same map.
 //!
 //! A frame can go to the socket of its own queue only: the kernel drops what a program sends to the socket of another (`xsk_rcv_check` in
 //! net/xdp/xsk.c compares the queue, in copy and in zero-copy mode). So what came by the wrong queue is handed over later, between cores

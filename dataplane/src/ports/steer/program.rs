@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! IPv4   destination is ours                                             ─► socket
+//!        UDP to a group that is ours                                     ─► socket
 //! ARP    asks for, or answers to, an address of ours                     ─► socket
 //! IPv6   destination is ours                                             ─► socket
 //!        to a multicast group: neighbour solicitation or advertisement
-//!        whose target is ours                                            ─► socket
+//!        whose target is ours, or UDP and the group is ours              ─► socket
 //! everything else, and all that is cut short or of another VLAN          ─► kernel
 //! ```
 //!
 //! The target of a solicitation is looked at, not its solicited-node group: the kernel's own addresses may share the group's 24 bits.
-//! Advertisements to all nodes, router advertisements and gratuitous ARP of others go to the kernel: a frame cannot go to both.
+//! Advertisements to all nodes, router advertisements, gratuitous ARP of others, IGMP and MLD go to the kernel: a frame cannot go to both.
+//! Groups are in the same map as addresses. One that is ours is not the kernel's as well.
 //!
 //! Registers: R6 context, R7 first byte of the frame, R8 its end, R9 verdict counter.
 
@@ -71,6 +73,7 @@ mod field {
     pub const ETHER_TYPE: i16 = 12;
     pub const VLAN_TAG: i16 = 14;
     pub const IPV4_BYTES: i16 = 20;
+    pub const IPV4_PROTOCOL: i16 = 9;
     pub const IPV4_DESTINATION: i16 = 16;
     pub const ARP_BYTES: i16 = 28;
     pub const ARP_PROTOCOL: i16 = 2;
@@ -92,6 +95,7 @@ const ARP_HARDWARE_ETHERNET: u16 = 1;
 /// Sizes of hardware and protocol addresses in ARP for IPv4 on Ethernet.
 const ARP_SIZES: u16 = 0x0604;
 const VLAN_ID_MASK: u16 = 0x0fff;
+const UDP: i32 = 17;
 const ICMPV6: i32 = 58;
 const NEIGHBOUR_SOLICITATION: i32 = 135;
 const NEIGHBOUR_ADVERTISEMENT: i32 = 136;
@@ -169,6 +173,10 @@ fn of_ipv4(asm: &mut Assembler, layer3: i16, targets: &Targets) {
     require(asm, layer3 + field::IPV4_BYTES, targets.malformed);
     asm.load(Size::Byte, Reg::R3, Reg::R7, layer3).and(Reg::R3, 0xf0).jump_if(If::NotEqual, Reg::R3, 0x40, targets.malformed);
     asm.load(Size::Word, Reg::R3, Reg::R7, layer3 + field::IPV4_DESTINATION).store(Size::Word, Reg::R10, KEY_IPV4, Reg::R3);
+    asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::IPV4_DESTINATION).and(Reg::R3, 0xf0);
+    asm.jump_if(If::NotEqual, Reg::R3, 0xe0, targets.ours);
+    // Of what is sent to a group only streams are ours: the kernel and switches behind it want to know who else is in it.
+    asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::IPV4_PROTOCOL).jump_if(If::NotEqual, Reg::R3, UDP, targets.kernel);
     asm.jump(targets.ours);
 }
 
@@ -182,7 +190,7 @@ fn of_arp(asm: &mut Assembler, layer3: i16, targets: &Targets) {
 }
 
 fn of_ipv6(asm: &mut Assembler, layer3: i16, targets: &Targets) {
-    let (multicast, advertised) = (asm.label(), asm.label());
+    let (multicast, advertised, to_group) = (asm.label(), asm.label(), asm.label());
     require(asm, layer3 + field::IPV6_BYTES, targets.malformed);
     asm.load(Size::Byte, Reg::R3, Reg::R7, layer3).and(Reg::R3, 0xf0).jump_if(If::NotEqual, Reg::R3, 0x60, targets.malformed);
     asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::IPV6_DESTINATION).jump_if(If::Equal, Reg::R3, 0xff, multicast);
@@ -191,13 +199,17 @@ fn of_ipv6(asm: &mut Assembler, layer3: i16, targets: &Targets) {
 
     asm.place(multicast);
     // Neighbour discovery has no extension headers before it (RFC 6980 5 forbids fragments, and nobody sends others).
-    asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::IPV6_NEXT_HEADER).jump_if(If::NotEqual, Reg::R3, ICMPV6, targets.kernel);
+    asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::IPV6_NEXT_HEADER).jump_if(If::Equal, Reg::R3, UDP, to_group);
+    asm.jump_if(If::NotEqual, Reg::R3, ICMPV6, targets.kernel);
     require(asm, layer3 + field::IPV6_BYTES + field::NDP_BYTES, targets.kernel);
     asm.load(Size::Byte, Reg::R3, Reg::R7, layer3 + field::NDP_TYPE);
     asm.jump_if(If::Equal, Reg::R3, NEIGHBOUR_SOLICITATION, advertised);
     asm.jump_if(If::NotEqual, Reg::R3, NEIGHBOUR_ADVERTISEMENT, targets.kernel);
     asm.place(advertised);
     key_of_ipv6(asm, layer3 + field::NDP_TARGET);
+    asm.jump(targets.ours);
+    asm.place(to_group);
+    key_of_ipv6(asm, layer3 + field::IPV6_DESTINATION);
     asm.jump(targets.ours);
 }
 
@@ -226,7 +238,7 @@ mod tests {
         let maps = Maps { addresses: 3, counters: 4, sockets: 5 };
         let untagged = assemble(None, maps).unwrap();
         let tagged = assemble(Some(7), maps).unwrap();
-        assert!(untagged.len() < 110, "{}", untagged.len());
+        assert!(untagged.len() < 130, "{}", untagged.len());
         assert_eq!(tagged.len(), untagged.len() + 5);
     }
 }

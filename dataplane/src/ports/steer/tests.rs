@@ -125,17 +125,65 @@ fn ours_and_only_ours_is_steered() {
     }
 }
 
+const GROUP4: [u8; 4] = [239, 1, 2, 3];
+const GROUP6: &str = "ff15::99";
+
+#[test]
+fn streams_to_a_joined_group_are_steered_and_talk_about_it_is_not() {
+    if !root_or_skip("steering") {
+        return;
+    }
+    let loaded = loaded(None);
+    let of_protocol = |protocol: u8, destination: [u8; 4]| {
+        let mut frame = ipv4(destination);
+        frame[23] = protocol;
+        frame
+    };
+    let group6 = octets6(GROUP6);
+    // A query of MLD, as the kernel wants to hear it: behind a router alert.
+    let mld = ipv6(0, group6, &[58, 0, 5, 2, 0, 0, 1, 0, 130, 0, 0, 0, 0, 0, 0, 0]);
+    let others = [
+        ("IGMP to the group", of_protocol(2, GROUP4)),
+        ("a query to all", of_protocol(2, [224, 0, 0, 1])),
+        ("another protocol to the group", of_protocol(1, GROUP4)),
+        ("another group", ipv4([239, 1, 2, 4])),
+        ("one of the same hardware address", ipv4([239, 129, 2, 3])),
+        ("MLD to the group", mld),
+        ("ICMPv6 to the group", ipv6(58, group6, &[128; 24])),
+        ("TCP to the group", ipv6(6, group6, &[0; 24])),
+        ("another group of IPv6", ipv6(17, octets6("ff15::9a"), &[0; 8])),
+    ];
+    let streams = [ipv4(GROUP4), ipv6(17, group6, &[0; 8])];
+    for frame in &streams {
+        assert_eq!(verdict(&loaded, frame), Verdict::ToKernel, "before it was joined");
+    }
+    for group in [IpAddr::from(GROUP4), GROUP6.parse().unwrap()] {
+        loaded.add_address(group).unwrap();
+    }
+    for frame in &streams {
+        assert_eq!(verdict(&loaded, frame), Verdict::Unserved);
+    }
+    for (what, frame) in others {
+        assert_eq!(verdict(&loaded, &frame), Verdict::ToKernel, "{what}");
+    }
+}
+
 #[test]
 fn frames_cut_short_are_never_ours_and_never_read_beyond() {
     if !root_or_skip("steering") {
         return;
     }
     let loaded = loaded(None);
+    for group in [IpAddr::from(GROUP4), GROUP6.parse().unwrap()] {
+        loaded.add_address(group).unwrap();
+    }
     for (frame, needed) in [
         (ipv4(octets4(OURS4)), 14 + 20),
         (arp(1, octets4(OURS4)), 14 + 28),
         (ipv6(17, octets6(OURS6), &[]), 14 + 40),
         (ndp(135, "ff02::1:ff02:3", OURS6), 14 + 40 + 24),
+        (ipv4(GROUP4), 14 + 20),
+        (ipv6(17, octets6(GROUP6), &[0; 8]), 14 + 40),
     ] {
         // The kernel runs a program on no less than an Ethernet header.
         for len in 14..=frame.len() {

@@ -4,27 +4,30 @@ use super::super::experiment::Data;
 use super::super::plot::{Axis, Line, Mark, Plot, Stroke};
 use super::super::scale::number;
 use super::super::servers;
-
-/// What the series of a server is called when something else reads the disk beside it.
-pub const BESIDE: &str = " + a reader beside it";
+use super::beside::Beside;
 
 fn name(series: &str) -> String {
-    match series.strip_suffix(BESIDE) {
-        Some(server) => format!("{}{BESIDE}", servers::display_name(server)),
-        None => servers::display_name(series).to_owned(),
-    }
+    let (server, beside) = Beside::of(series);
+    format!("{}{}", servers::display_name(server), beside.suffix())
 }
 
-/// A colour for each server; dashed with something beside it.
+/// A colour for each server; broken with something beside it.
 fn lines(data: &Data, value: &str, of: &str) -> Vec<Line> {
     let series = data.series();
-    let mut servers: Vec<&str> = series.iter().map(|series| series.strip_suffix(BESIDE).unwrap_or(series)).collect();
+    let mut servers: Vec<&str> = series.iter().map(|series| Beside::of(series).0).collect();
     servers.dedup();
-    let line = |series: &&str| Line {
-        label: format!("{}{of}", name(series)),
-        points: data.points(series, value),
-        hue: servers.iter().position(|server| series.starts_with(server)).unwrap_or(0),
-        stroke: if series.ends_with(BESIDE) { Stroke::Dashed } else { Stroke::Solid },
+    let line = |series: &&str| {
+        let (server, beside) = Beside::of(series);
+        Line {
+            label: format!("{}{of}", name(series)),
+            points: data.points(series, value),
+            hue: servers.iter().position(|known| *known == server).unwrap_or(0),
+            stroke: match beside {
+                Beside::Nothing => Stroke::Solid,
+                Beside::Reader => Stroke::Dashed,
+                Beside::Import => Stroke::Dotted,
+            },
+        }
     };
     series.iter().map(line).filter(|line| !line.points.is_empty()).collect()
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!                                     ┌─ n guaranteed streams, each of its own title, as many as admission lets in
 //! slow disk (throttle group, stage) ──┼─ one best-effort stream that alone could take most of the disk
-//!                                     └─ in some series: a reader of a large file beside the server
+//!                                     └─ in some series: a reader of a large file beside the server, or an import of it by the server
 //! ```
 //!
 //! The published figure has a best-effort stream like the others, and shows what becomes of it beyond the disk's limit. Here the guaranteed
@@ -11,6 +11,7 @@
 //! asks for most of the disk, and the limit is passed as soon as a few others play. A server without classes gets the same titles and has to
 //! do what it can.
 
+mod beside;
 mod draw;
 mod stage;
 
@@ -25,7 +26,8 @@ use crate::bench::{BenchError, Observed, observe, trouble, video_over_udp};
 use crate::load::report::Report;
 use crate::load::{self, rates::StreamRate};
 use crate::peers::{Peer, Running};
-use stage::{GREEDY, Reader, Stage};
+use beside::Beside;
+use stage::{GREEDY, Stage};
 
 /// The server that has classes.
 const OWN: &str = "tactus";
@@ -49,7 +51,7 @@ pub struct Plan {
     pub title_bps: u64,
     /// Rate of the best-effort stream's title.
     pub greedy_bps: u64,
-    /// Size of the file that is read beside the server.
+    /// Size of the file that is read beside the server, or imported by it.
     pub beside_bytes: u64,
     /// Numbers of guaranteed streams asked for.
     pub guaranteed: Vec<usize>,
@@ -138,8 +140,9 @@ impl Experiment for Priority {
              is best-effort (?class=best-effort, --cache off); the disk was measured by tactus probe-disk, admission promises 80 % of it \
              (--disk-share), and guaranteed streams that do not fit are refused at SETUP, while best-effort ones are never refused for the disk's \
              sake. A server without classes gets the same {} streams and accepts all. Rates are those at the receiver in each second of {} s, against \
-             the media's own time line; a stream starves in a second that brings less than 95 % of it. Beside the server, where a series says so, a \
-             process reads a file of {} GB from the same disk, 256 KiB at a time: tactus does not know of it. {}",
+             the media's own time line; a stream starves in a second that brings less than 95 % of it. Where a series says so, a process beside \
+             the server reads a file of {} GB from the same disk, 256 KiB at a time, of which tactus does not know; or tactus itself imports \
+             that file from this disk to another one. {}",
             number(setting("disk_bytes_per_s") / 1e6),
             number(setting("disk_bytes_per_s") * 8.0 / 1e6),
             number(setting("title_bps") / 1e6),
@@ -159,10 +162,14 @@ impl Experiment for Priority {
         let peers = context.peers;
         for peer in peers {
             // What a reader does to others is not what this is about.
-            let besides: &[bool] = if peer.name == OWN || effort == Effort::Full { &[false, true] } else { &[false] };
+            let besides = match effort {
+                _ if peer.name == OWN => Beside::ALL.as_slice(),
+                Effort::Full => &[Beside::Nothing, Beside::Reader],
+                Effort::Quick | Effort::Standard => &[Beside::Nothing],
+            };
             for &beside in besides {
                 for &guaranteed in &plan.guaranteed {
-                    let series = if beside { format!("{}{}", peer.name, draw::BESIDE) } else { peer.name.clone() };
+                    let series = format!("{}{}", peer.name, beside.suffix());
                     context.measure(&series, guaranteed as f64, |context| {
                         let stage = match &mut stage {
                             Some(stage) => stage,
@@ -206,7 +213,7 @@ struct Run<'a> {
     stage: &'a mut Stage,
     peer: &'a Peer,
     guaranteed: usize,
-    beside: bool,
+    beside: Beside,
 }
 
 impl Run<'_> {
@@ -222,11 +229,13 @@ impl Run<'_> {
     }
 
     fn observed(&mut self, context: &Context<'_>) -> Result<(Report, f64, Option<String>), FiguresError> {
-        let log = context.logs()?.join(format!("{}-priority-{}{}.log", self.peer.name, self.guaranteed, u8::from(self.beside)));
+        let log = context.logs()?.join(format!("{}-priority-{}{}.log", self.peer.name, self.guaranteed, self.beside as u8));
         let index = context.args.out.join("index-cache").display().to_string();
         let profile = self.stage.profile.display().to_string();
+        let root = self.stage.root().display().to_string();
         let own = [
             ("--disk-share", "80"),
+            ("--import-from", root.as_str()),
             ("--disk-profile", profile.as_str()),
             ("--cache", "off"),
             ("--class-query", "any"),
@@ -241,16 +250,16 @@ impl Run<'_> {
         let mut server = peer.start(&self.stage.media(), self.guaranteed + 16, &log)?;
         let mut options = video_over_udp(urls(&server, has_classes, self.guaranteed), self.guaranteed + 1, RAMP, self.plan.seconds);
         options.per_stream = true;
-        let reader = self.beside.then(|| Reader::start(&self.stage.beside())).transpose()?;
-        let (since, before) = (std::time::Instant::now(), reader.as_ref().map_or(0, Reader::bytes));
+        let beside = self.beside.start(self.stage, &server)?;
+        let (since, before) = (std::time::Instant::now(), beside.bytes());
         let Observed { report, died, .. } = observe(&mut server, options)?;
-        let read = reader.as_ref().map_or(0, Reader::bytes) - before;
+        let done = beside.bytes().saturating_sub(before);
         // Who is refused for the disk's sake was asked for on purpose; the best-effort stream never is.
         let refused = report.refused.get(FULL).copied().filter(|_| has_classes).unwrap_or(0);
         let trouble = trouble(&report, (self.guaranteed + 1).saturating_sub(refused as usize), died);
         let best_effort_plays = report.streams.iter().any(|stream| stream.client == 0);
         let trouble = trouble.or_else(|| (!best_effort_plays).then(|| "the best-effort stream did not play".to_owned()));
-        Ok((report, read as f64 / since.elapsed().as_secs_f64(), trouble))
+        Ok((report, done as f64 / since.elapsed().as_secs_f64(), trouble))
     }
 
     /// Has the server index all titles, so that no measurement has that in it.
@@ -265,7 +274,7 @@ impl Run<'_> {
         let mut values = figures(&report.streams, report.metric("steady_s"));
         values.insert("guaranteed_refused".into(), report.refused.values().sum::<u64>() as f64);
         values.insert("loss".into(), report.metric("loss"));
-        if self.beside {
+        if self.beside != Beside::Nothing {
             values.insert("beside_mbps".into(), beside_bytes_per_s * 8.0 / 1e6);
         }
         for name in ["server_cpu_percent", "machine_other_percent", "noise_max_ms", "setup_p99_ms"] {

@@ -1,13 +1,9 @@
-//! The slow disk of the experiment: titles that nobody else has on it, measured by `tactus probe-disk`, and a reader to put beside the server.
+//! The slow disk of the experiment: titles that nobody else has on it, and a large file, measured by `tactus probe-disk`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::super::FiguresError;
@@ -20,10 +16,13 @@ use crate::player;
 /// The file with the best-effort stream's title.
 pub const GREEDY: &str = "greedy.mp4";
 const MEDIA: &str = "media";
-const BESIDE: &str = "beside";
+/// A large file that is no title, beside the folder of titles.
+pub const LARGE: &str = "large";
 /// `tactus probe-disk` may take so long: its largest reads wait for each other on a slow disk.
 const PROBE_MAX: Duration = Duration::from_secs(120);
-/// Bytes of one read of [`Reader`], and of one write when its file is made.
+/// A folder of titles that is on another disk.
+pub const ELSEWHERE: &str = "elsewhere";
+/// Bytes of one write when the large file is made.
 const PIECE_BYTES: usize = 256 << 10;
 /// Of the disk, what is not titles: tables of the file system.
 const SPARE_BYTES: u64 = 256 << 20;
@@ -38,7 +37,7 @@ pub struct Stage {
     pub indexed: bool,
 }
 
-fn file_error(path: &Path) -> impl Fn(io::Error) -> FiguresError + '_ {
+pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> FiguresError + '_ {
     |error| FiguresError::File(path.to_owned(), error)
 }
 
@@ -59,6 +58,9 @@ impl Stage {
         };
         eprintln!("  a disk of {} MB/s with {} titles", plan.disk_bytes_per_s as f64 / 1e6, plan.titles() + 1);
         let disk = SlowDisk::up_filled(&spec, &mut |folder| fill(plan, folder))?;
+        let elsewhere = out.join(ELSEWHERE);
+        fs::create_dir_all(&elsewhere).map_err(file_error(&elsewhere))?;
+        disk.lay_over(&elsewhere, &format!("{MEDIA}/{ELSEWHERE}"))?;
         let stage = Self { disk, profile: out.join("priority-disk.json"), indexed: false };
         stage.probe(plan.probe_seconds)?;
         stage.forget()?;
@@ -70,9 +72,9 @@ impl Stage {
         self.disk.path().join(MEDIA)
     }
 
-    /// A large file that is no title.
-    pub fn beside(&self) -> PathBuf {
-        self.disk.path().join(BESIDE)
+    /// The folder with all of it.
+    pub fn root(&self) -> PathBuf {
+        self.disk.path()
     }
 
     /// By the program that an operator would type.
@@ -92,7 +94,7 @@ impl Stage {
     pub fn forget(&self) -> Result<(), FiguresError> {
         let media = self.media();
         let files = fs::read_dir(&media).map_err(file_error(&media))?.filter_map(Result::ok).map(|entry| entry.path());
-        for path in files.chain([self.beside()]) {
+        for path in files.filter(|path| path.is_file()).chain([self.root().join(LARGE)]) {
             File::open(&path).and_then(|file| sys::forget_cached(&file)).map_err(file_error(&path))?;
         }
         Ok(())
@@ -102,6 +104,7 @@ impl Stage {
 fn fill(plan: &Plan, folder: &Path) -> io::Result<()> {
     let spec = |rate_bps| ClipSpec { rate_bps, audio_bps: 0, seconds: plan.title_seconds(), ..ClipSpec::default() };
     let media = folder.join(MEDIA);
+    fs::create_dir_all(media.join(ELSEWHERE))?;
     let make = |rate_bps, count| make_clips(&spec(rate_bps), count, &media).map_err(io::Error::other);
     // Made first, since it has the name of a title of the others.
     for path in make(plan.greedy_bps, 1)? {
@@ -109,60 +112,6 @@ fn fill(plan: &Plan, folder: &Path) -> io::Result<()> {
     }
     make(plan.title_bps, plan.titles() as u32)?;
     let piece = vec![0x5au8; PIECE_BYTES];
-    let mut file = File::create(folder.join(BESIDE))?;
+    let mut file = File::create(folder.join(LARGE))?;
     (0..plan.beside_bytes / PIECE_BYTES as u64).try_for_each(|_| file.write_all(&piece))
-}
-
-/// Reads a file from beginning to end and again, one piece at a time, past the page cache: what copying it off the disk would ask. Ends when
-/// dropped.
-#[derive(Debug)]
-pub struct Reader {
-    stop: Arc<AtomicBool>,
-    bytes: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Memory as O_DIRECT wants it.
-#[repr(C, align(4096))]
-struct Piece([u8; PIECE_BYTES]);
-
-impl Reader {
-    /// Starts one.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn start(path: &Path) -> Result<Self, FiguresError> {
-        let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
-        let mut file = open().map_err(file_error(path))?;
-        let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&bytes));
-        let thread = std::thread::spawn(move || {
-            let mut piece = Box::new(Piece([0; PIECE_BYTES]));
-            while !stopped.load(Ordering::Relaxed) {
-                match file.read(&mut piece.0) {
-                    Ok(0) | Err(_) => {
-                        if io::Seek::rewind(&mut file).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(count) => drop(counted.fetch_add(count as u64, Ordering::Relaxed)),
-                }
-            }
-        });
-        Ok(Self { stop, bytes, thread: Some(thread) })
-    }
-
-    /// Bytes read so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }
