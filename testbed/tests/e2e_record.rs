@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How much is recorded before somebody ends it, seconds.
 const ENOUGH_S: f64 = 3.0;
 
+/// Pictures that a decoder of the clips may have to hold back.
+const REORDERED_MAX: usize = 4;
+
 /// A process that is killed when the test is done with it.
 struct Sender(Child);
 
@@ -231,6 +234,8 @@ fn a_transport_stream_is_recorded_picture_by_picture() {
     assert_eq!(end["state"], "done", "{end}");
     let file = media.path().join("recordings/ts.mp4");
     let (sent, recorded) = (decoded(&["-i", clip.to_str().unwrap()]), decoded(&["-i", file.to_str().unwrap()]));
+    // A recording ends in the order of decoding: of the last pictures some may be missing that are shown before others.
+    let recorded = &recorded[..recorded.len() - REORDERED_MAX];
     let whole = [sent.as_slice(), &sent].concat();
     let is_part = whole.windows(recorded.len()).any(|window| window == recorded);
     assert!(recorded.len() >= 60 && is_part, "{} pictures", recorded.len());

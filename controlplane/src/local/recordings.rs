@@ -338,7 +338,10 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
                                 error => error.to_string(),
                             }))
                         }
-                        Err(error) => return end(&job, TransferState::Failed, Some(error.to_string())),
+                        Err(error) => {
+                            running.stop().await;
+                            return end(&job, TransferState::Failed, Some(error.to_string()));
+                        }
                     }
                 }
             }
