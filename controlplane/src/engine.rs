@@ -448,14 +448,16 @@ pub trait Engine: Send + Sync + 'static {
     ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send;
 
     /// Makes a session of a client that is going to send these tracks to `path`, where others can play them. Each track is set up with
-    /// [`Self::setup_session`], its id being its place, counted from 1; [`Self::run_session`] follows RECORD.
+    /// [`Self::setup_session`], its id being its place, counted from 1; [`Self::run_session`] follows RECORD. `core` is the
+    /// engine core that the client's connection came to, if that cannot be handed to any.
     fn announce(
         &self,
         path: &str,
         client: SocketAddr,
         tracks: Vec<AnnouncedTrack>,
+        core: Option<usize>,
     ) -> impl Future<Output = Result<SessionCreated, EngineError>> + Send {
-        let _ = (path, client, tracks);
+        let _ = (path, client, tracks, core);
         async { Err(EngineError::Unsupported("this engine takes no live streams".into())) }
     }
 
@@ -500,8 +502,9 @@ pub trait Engine: Send + Sync + 'static {
     fn media(&self) -> impl Future<Output = Vec<MediaEntry>> + Send;
 
     /// Hands the sending side of a client's connection over: from now on only the engine writes to it, and RTSP responses go through
-    /// `stream_write`, so that they never cut an interleaved packet in two. `connection` is a duplicate of the socket.
-    fn attach_stream(&self, connection: Handover) -> impl Future<Output = Result<StreamToken, EngineError>> + Send;
+    /// `stream_write`, so that they never cut an interleaved packet in two. `connection` is a duplicate of the socket. `session` is what it is
+    /// needed for first.
+    fn attach_stream(&self, connection: Handover, session: SessionId) -> impl Future<Output = Result<StreamToken, EngineError>> + Send;
 
     /// Queues bytes on an attached connection. Order is kept. Never waits; what does not fit closes the stream.
     fn stream_write(&self, stream: StreamToken, bytes: Bytes);

@@ -84,10 +84,11 @@ pub struct OwnListeners {
 }
 
 impl OwnListeners {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<Result<OwnStream, TcpError>> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<Result<Stream, TcpError>> {
         let first = self.first.fetch_add(1, Ordering::Relaxed);
-        let in_turn = self.cores.iter().cycle().skip(first % self.cores.len().max(1)).take(self.cores.len());
-        in_turn.map(|listener| listener.poll_accept(context)).find(Poll::is_ready).unwrap_or(Poll::Pending)
+        let in_turn = self.cores.iter().enumerate().cycle().skip(first % self.cores.len().max(1)).take(self.cores.len());
+        let mut accepted = in_turn.map(|(core, listener)| listener.poll_accept(context).map_ok(|stream| Stream::Own { stream, core }));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }
 
@@ -119,7 +120,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Kernel(listener) => listener.accept().await.map(|(stream, _)| Stream::Kernel(stream)),
-            Self::Own(own) => std::future::poll_fn(|context| own.poll_accept(context)).await.map(Stream::Own).map_err(io_error),
+            Self::Own(own) => std::future::poll_fn(|context| own.poll_accept(context)).await.map_err(io_error),
         }
     }
 }
@@ -130,7 +131,12 @@ pub enum Stream {
     /// Of the operating system.
     Kernel(TcpStream),
     /// Of our own stack.
-    Own(OwnStream),
+    Own {
+        /// The connection.
+        stream: OwnStream,
+        /// The engine core that it came to.
+        core: usize,
+    },
 }
 
 impl Stream {
@@ -141,7 +147,7 @@ impl Stream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(stream) => stream.peer_addr(),
-            Self::Own(stream) => stream.ends().map(|(_, peer)| peer).ok_or_else(|| io::ErrorKind::NotConnected.into()),
+            Self::Own { stream, .. } => stream.ends().map(|(_, peer)| peer).ok_or_else(|| io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -152,7 +158,15 @@ impl Stream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(stream) => stream.local_addr(),
-            Self::Own(stream) => stream.ends().map(|(local, _)| local).ok_or_else(|| io::ErrorKind::NotConnected.into()),
+            Self::Own { stream, .. } => stream.ends().map(|(local, _)| local).ok_or_else(|| io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The engine core that it came to, if our own stack has it.
+    pub fn core(&self) -> Option<usize> {
+        match self {
+            Self::Kernel(_) => None,
+            Self::Own { core, .. } => Some(*core),
         }
     }
 
@@ -161,7 +175,7 @@ impl Stream {
         match self {
             // A connection that is gone shows it elsewhere.
             Self::Kernel(stream) => drop(stream.set_nodelay(true)),
-            Self::Own(stream) => stream.set_option(TcpOption::NoDelay(true)),
+            Self::Own { stream, .. } => stream.set_option(TcpOption::NoDelay(true)),
         }
     }
 
@@ -172,7 +186,7 @@ impl Stream {
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Kernel(stream) => stream.readable().await,
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 std::future::poll_fn(|context| stream.poll_readable(context)).await;
                 Ok(())
             }
@@ -186,7 +200,7 @@ impl Stream {
     pub async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Kernel(stream) => stream.writable().await,
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 std::future::poll_fn(|context| stream.poll_writable(context)).await;
                 Ok(())
             }
@@ -200,7 +214,7 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Kernel(stream) => stream.try_read(buffer),
-            Self::Own(stream) => now(|context| stream.poll_read(context, buffer)),
+            Self::Own { stream, .. } => now(|context| stream.poll_read(context, buffer)),
         }
     }
 
@@ -211,7 +225,7 @@ impl Stream {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Kernel(stream) => stream.try_write(bytes),
-            Self::Own(stream) => now(|context| stream.poll_write(context, bytes)),
+            Self::Own { stream, .. } => now(|context| stream.poll_write(context, bytes)),
         }
     }
 
@@ -222,7 +236,7 @@ impl Stream {
     pub async fn end_writing(&mut self) -> io::Result<()> {
         match self {
             Self::Kernel(stream) => stream.shutdown().await,
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 stream.shutdown();
                 Ok(())
             }
@@ -236,7 +250,7 @@ impl Stream {
     pub async fn hand_over(&self) -> io::Result<Handover> {
         match self {
             Self::Kernel(stream) => stream.as_fd().try_clone_to_owned().map(Handover::Socket),
-            Self::Own(stream) => loop {
+            Self::Own { stream, .. } => loop {
                 if let Some(lent) = stream.lend() {
                     return Ok(Handover::Connection(lent, stream.aborter()));
                 }
@@ -256,7 +270,7 @@ impl Stream {
                     let _ = stream.write(word);
                 }
             }
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 let _ = now(|context| stream.poll_read(context, &mut [0; 1024]));
                 let _ = now(|context| stream.poll_write(context, word));
             }
@@ -268,7 +282,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 let count = ready!(stream.poll_read(context, buffer.initialize_unfilled())).map_err(io_error)?;
                 buffer.advance(count);
                 Poll::Ready(Ok(()))
@@ -281,7 +295,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Own(stream) => stream.poll_write(context, bytes).map_err(io_error),
+            Self::Own { stream, .. } => stream.poll_write(context, bytes).map_err(io_error),
         }
     }
 
@@ -289,14 +303,14 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_flush(context),
             // What was written is on its way.
-            Self::Own(_) => Poll::Ready(Ok(())),
+            Self::Own { .. } => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Own(stream) => {
+            Self::Own { stream, .. } => {
                 stream.shutdown();
                 Poll::Ready(Ok(()))
             }

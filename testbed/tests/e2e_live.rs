@@ -126,6 +126,29 @@ fn what_ffmpeg_pushes_is_played_picture_by_picture() {
     drop(server);
 }
 
+/// A live stream is on one engine core. A connection of the kernel's is handed to that one, whoever has fewer sessions; on our own stack it
+/// stays where it came to, so there only the sender's side can be chosen.
+#[test]
+fn with_two_engine_cores_a_connection_goes_where_its_stream_is() {
+    if !support::have(&["ffmpeg"]) || testbed::own_stack::wanted().unwrap().is_some() {
+        return;
+    }
+    let clips = support::clips();
+    let clip = clips.join("h264-aac.mp4");
+    let file = pictures(&["-i", clip.to_str().unwrap()]).unwrap();
+    let server = Server::start(&clips, &["--record-paths", "live/", "--engine-cores", "0,1"]).unwrap();
+    let paths = ["live/a", "live/b", "live/c"];
+    let _senders = paths.map(|path| {
+        let sender = send(&clip, &["-f", "rtsp", "-rtsp_transport", "tcp", &server.url(path)]);
+        ready(&server, path);
+        sender
+    });
+    let jobs: Vec<&str> = paths.into_iter().flat_map(|path| [path; 2]).collect();
+    support::run_all(&jobs, 3, |path| play(&server, path, "tcp", &file));
+    let cores = server.json("/api/v1/status").unwrap()["cores"].as_array().unwrap().len();
+    assert_eq!(cores, 2);
+}
+
 #[test]
 fn who_may_send_is_configured() {
     if !support::have(&["ffmpeg"]) {

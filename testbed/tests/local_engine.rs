@@ -147,12 +147,13 @@ async fn streams_that_nobody_waits_for_are_let_go_of() {
     let listener = TcpListener::bind((CLIENT, 0)).unwrap();
     let connect = || Handover::Socket(TcpStream::connect(listener.local_addr().unwrap()).unwrap().into());
     // More than there are places.
+    let nobody = SessionId(u64::MAX);
     for _ in 0..4 * SESSIONS_MAX {
-        give_up_after(1, engine.attach_stream(connect())).await;
+        give_up_after(1, engine.attach_stream(connect(), nobody)).await;
     }
     for _ in 0..2 * SESSIONS_MAX {
-        let stream = engine.attach_stream(connect()).await.unwrap();
         let session = created(&engine).await;
+        let stream = engine.attach_stream(connect(), session).await.unwrap();
         let transport = |n: u16| {
             let channel = 2 * (n % 10) as u8;
             TrackTransport::Interleaved { stream, rtp_channel: channel, rtcp_channel: channel + 1 }

@@ -167,7 +167,7 @@ impl Engine for FakeEngine {
         ]
     }
 
-    async fn attach_stream(&self, _: Handover) -> Result<StreamToken, EngineError> {
+    async fn attach_stream(&self, _: Handover, _: SessionId) -> Result<StreamToken, EngineError> {
         Ok(StreamToken(1))
     }
 

@@ -66,7 +66,7 @@ impl Drop for Attaching<'_> {
 
 /// The engine in this process.
 pub struct LocalEngine {
-    cores: Vec<Arc<Core>>,
+    pub(super) cores: Vec<Arc<Core>>,
     pub(super) titles: Arc<Titles>,
     pub(super) sessions: Arc<Mutex<HashMap<SessionId, Arc<Session>>>>,
     pub(super) streams: Arc<Mutex<Streams>>,
@@ -239,10 +239,10 @@ impl LocalEngine {
         self.cores.iter().min_by_key(|core| core.sessions.load(Ordering::Relaxed)).cloned()
     }
 
-    /// The engine core that can have a connection: of its own stack's, only the one that it came to.
-    fn core_of(&self, connection: &Handover) -> Option<Arc<Core>> {
+    /// The engine core that can have a connection: of its own stack's, only the one that it came to; any other goes where the session is.
+    fn core_of(&self, connection: &Handover, session: SessionId) -> Option<Arc<Core>> {
         match connection {
-            Handover::Socket(_) => self.choose_core(),
+            Handover::Socket(_) => self.session(session).ok().and_then(|session| session.home()).or_else(|| self.choose_core()),
             Handover::Connection(lent, _) => {
                 let index = self.sockets.iter().position(|sockets| sockets.has_lent(lent))?;
                 self.cores.get(index).cloned()
@@ -300,8 +300,14 @@ impl Engine for LocalEngine {
         Ok(SessionCreated { session: id, media })
     }
 
-    async fn announce(&self, path: &str, client: SocketAddr, tracks: Vec<AnnouncedTrack>) -> Result<SessionCreated, EngineError> {
-        self.announce_session(path, client, tracks).await
+    async fn announce(
+        &self,
+        path: &str,
+        client: SocketAddr,
+        tracks: Vec<AnnouncedTrack>,
+        core: Option<usize>,
+    ) -> Result<SessionCreated, EngineError> {
+        self.announce_session(path, client, tracks, core).await
     }
 
     async fn describe(&self, path: &str) -> Result<Arc<MediaDescription>, EngineError> {
@@ -488,8 +494,8 @@ impl Engine for LocalEngine {
         all
     }
 
-    async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
-        let core = self.core_of(&connection).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
+    async fn attach_stream(&self, connection: Handover, session: SessionId) -> Result<StreamToken, EngineError> {
+        let core = self.core_of(&connection, session).ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let token = StreamToken(self.new_id());
         let ender = Ender::of(&connection).map_err(|e| EngineError::Capacity(format!("no file descriptor left: {e}")))?;
         let mut attaching = Attaching { core: &core, token, done: false };

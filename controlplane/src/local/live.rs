@@ -25,11 +25,14 @@ impl LocalEngine {
         path: &str,
         client: SocketAddr,
         tracks: Vec<AnnouncedTrack>,
+        came_to: Option<usize>,
     ) -> Result<SessionCreated, EngineError> {
         if self.has_title(path).await {
             return Err(EngineError::State(format!("{path} is a file; choose a path where there is none")));
         }
-        let core = self.choose_core().ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
+        // What may be sent through the client's connection can only be received where that is.
+        let core = came_to.and_then(|index| self.cores.get(index).cloned()).or_else(|| self.choose_core());
+        let core = core.ok_or_else(|| EngineError::Unavailable("no engine core".into()))?;
         let id = SessionId(self.new_id());
         let channel = self.channels.announce(path, self.new_id(), core, tracks, &self.cname).await?;
         let media = Arc::clone(&channel.shape()?.media);

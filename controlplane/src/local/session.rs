@@ -80,6 +80,11 @@ impl Session {
         matches!(self.inner().state, Life::Prepared | Life::Playing)
     }
 
+    /// The engine core that all of the session must be on, if that is decided.
+    pub(super) fn home(&self) -> Option<Arc<Core>> {
+        self.channel.as_ref().map(|channel| Arc::clone(&channel.core)).or_else(|| self.core())
+    }
+
     /// The engine core that the session is on.
     pub(super) fn core(&self) -> Option<Arc<Core>> {
         self.inner().reservation.as_ref().map(|r| Arc::clone(&r.core))

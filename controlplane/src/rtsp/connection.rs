@@ -77,6 +77,8 @@ pub struct Connection<E: Engine> {
     pub(super) base: String,
     /// The title of the last DESCRIBE and its URL's query: players set tracks up by URLs below `Content-Base`, which has none.
     pub(super) described: Option<(String, Option<String>)>,
+    /// The engine core that it came to, if our own stack has it.
+    pub(super) core: Option<usize>,
     /// The session of the last ANNOUNCE: some clients do not name it in the requests that follow.
     pub(super) announced: Option<Arc<Session>>,
     /// Set once the engine has the sending side.
@@ -108,6 +110,7 @@ impl<E: Engine> Connection<E> {
             local,
             base: format!("rtsp://{local}/"),
             described: None,
+            core: None,
             announced: None,
             stream: None,
             sessions: Vec::new(),

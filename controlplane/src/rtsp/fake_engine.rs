@@ -196,7 +196,13 @@ impl Engine for FakeEngine {
         Ok(SessionCreated { session, media })
     }
 
-    async fn announce(&self, path: &str, client: SocketAddr, tracks: Vec<AnnouncedTrack>) -> Result<SessionCreated, EngineError> {
+    async fn announce(
+        &self,
+        path: &str,
+        client: SocketAddr,
+        tracks: Vec<AnnouncedTrack>,
+        _: Option<usize>,
+    ) -> Result<SessionCreated, EngineError> {
         let mut media = MediaDescription { container: LIVE.into(), duration_ns: 0, size_bytes: 0, ..sample_media() };
         media.tracks.truncate(tracks.len());
         self.state().titles.insert(path.to_owned(), Ok(Arc::new(media)));
@@ -312,7 +318,7 @@ impl Engine for FakeEngine {
         self.state().titles.iter().map(entry).collect()
     }
 
-    async fn attach_stream(&self, connection: Handover) -> Result<StreamToken, EngineError> {
+    async fn attach_stream(&self, connection: Handover, _: SessionId) -> Result<StreamToken, EngineError> {
         let mut state = self.state();
         if state.unavailable {
             return Err(EngineError::Unavailable("the engine does not answer".into()));

@@ -186,7 +186,7 @@ impl<E: Engine> Connection<E> {
                 pair = free;
                 if self.stream.is_none() {
                     self.flush(wire).await?;
-                    match self.service.engine.attach_stream(wire.hand_over().await?).await {
+                    match self.service.engine.attach_stream(wire.hand_over().await?, session.engine_id).await {
                         Ok(stream) => self.stream = Some(stream),
                         Err(error) => return Ok(error.into()),
                     }

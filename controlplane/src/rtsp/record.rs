@@ -27,7 +27,7 @@ impl<E: Engine> Connection<E> {
         }
         let tracks = announce::parse(request.message.body()).map_err(|error| Reply::refusal(StatusCode::BadRequest, error))?;
         let announced = tracks.iter().map(|announced| announced.track.clone()).collect();
-        let created = self.service.engine.announce(&target.path, self.peer, announced).await?;
+        let created = self.service.engine.announce(&target.path, self.peer, announced, self.core).await?;
         let recording = Recording { tracks };
         let session = self.keep_session(created, target.path, Class::Guaranteed, request, Some(recording));
         self.announced = Some(Arc::clone(&session));

@@ -271,6 +271,7 @@ impl Wire for StreamWire<'_> {
 async fn serve<E: Engine>(admitted: Admitted, service: Arc<Service<E>>, config: Arc<RtspConfig>, mut stopped: watch::Receiver<()>) {
     let Admitted { stream, peer, local, _counted } = admitted;
     let mut connection = Connection::new(service, peer, local);
+    connection.core = stream.core();
     let why = tokio::select! {
         why = converse(&stream, &mut connection, &config) => why,
         _ = stopped.changed() => Why::Stopped,
