@@ -24,9 +24,12 @@ use packet::{Blocked, Missing, Place, packetise};
 
 /// Packets of one stream that may leave back to back.
 const BURST_PACKETS: u32 = 2;
-/// Gap after such a burst when the stream is behind: the time that one packet is due for, within these bounds. So a stream catches up at
+/// More of a stream that is so fast that an engine core's turns are farther apart than its packets: those of this time, within the limit.
+const BURST_NS: u64 = 1_000_000;
+const BURST_PACKETS_MAX: u32 = 24;
+/// Gap after such a burst when the stream is behind: the time that half of it is due for, within these bounds. So a stream catches up at
 /// twice its own pace, and what a stall held back does not leave at once.
-const CATCH_UP_GAP_NS: std::ops::RangeInclusive<u64> = 500_000..=4_000_000;
+const CATCH_UP_GAP_NS: std::ops::RangeInclusive<u64> = 250_000..=4_000_000;
 /// How long after the end of the last sample a datagram stream ends with a BYE. Players read RTCP before RTP: one that was kept from running
 /// for a moment would see the BYE first and leave the last packets unread.
 const GOODBYE_DELAY_NS: u64 = 200_000_000;
@@ -381,10 +384,13 @@ impl TrackSender {
         Some(schedule::due_ns(anchor_ns?, current.dts_ns, start_dts_ns, current.span_ns, taken, current.sample.size))
     }
 
-    /// How long a stream that is behind waits after a burst.
-    fn catch_up_gap_ns(&self, current: &Current) -> u64 {
+    /// How many packets may leave back to back, `least` in any case, and how long a stream that is behind waits after them.
+    fn burst(&self, current: &Current, least: u32) -> (u32, u64) {
         let packets = u64::from(current.sample.size) / self.config.packet_bytes_max.max(1) as u64 + 1;
-        (current.span_ns / packets).clamp(*CATCH_UP_GAP_NS.start(), *CATCH_UP_GAP_NS.end())
+        let packet_ns = (current.span_ns / packets).max(1);
+        let burst = BURST_NS.div_ceil(packet_ns).clamp(least.into(), BURST_PACKETS_MAX.into());
+        let gap_ns = packet_ns.saturating_mul(burst / 2).clamp(*CATCH_UP_GAP_NS.start(), *CATCH_UP_GAP_NS.end());
+        (burst as u32, gap_ns)
     }
 
     /// Drops the blocks before the one with the current sample's next byte.
@@ -519,7 +525,7 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             return NextUpcall::Never;
         }
         self.report_if_due(now_ns, io);
-        let burst = if matches!(self.outlet, Some(Outlet::Stream { .. })) { STREAM_BURST_PACKETS } else { BURST_PACKETS };
+        let burst_least = if matches!(self.outlet, Some(Outlet::Stream { .. })) { STREAM_BURST_PACKETS } else { BURST_PACKETS };
         let (mut sent, mut finished) = (0, 0);
         loop {
             let current = match self.current(io) {
@@ -544,8 +550,11 @@ impl<H: Host, D: Disk> IssueModule<H, D> for TrackSender {
             if self.is_too_late(now_ns, due_ns) && current.taken == 0 && self.held_back.is_none() && self.may_drop_behind(&current, io) {
                 return self.drop_behind(now_ns, io);
             }
-            if sent == burst {
-                return NextUpcall::At(now_ns + self.catch_up_gap_ns(&current));
+            if sent >= burst_least {
+                let (burst, gap_ns) = self.burst(&current, burst_least);
+                if sent >= burst {
+                    return NextUpcall::At(now_ns + gap_ns);
+                }
             }
             self.release_blocks(&current, io);
             match self.send_one(now_ns, due_ns, io) {

@@ -292,6 +292,20 @@ fn a_listener_that_is_behind_loses_no_answer() {
     assert!(asked.iter().all(|id| stage.replies.contains_key(id)), "{} of 500 answers came", stage.replies.len());
 }
 
+/// 50 Mbps: five packets are due in a millisecond, and the core has a turn every half of one.
+#[test]
+fn a_stream_that_is_faster_than_the_turns_of_the_core_keeps_its_pace() {
+    let mut stage = Stage::new(Config { chunks: 4096, ..Config::default() });
+    stage.quantum_ns = MS / 2;
+    let film = Film::plain(1, 2, 250_000);
+    stage.play(1, &film);
+    stage.run_for(2 * SECOND + 300 * MS);
+    assert_eq!(stage.finished, [(1, Outcome::Ended)]);
+    delivered(&stage, &film, 1);
+    let late_us = stage.core.lateness().snapshot().max_us;
+    assert!(late_us <= 1_000, "{late_us} us late");
+}
+
 /// Each command comes to a core that has just found that there is none, sooner or later at the worst moment.
 #[test]
 fn a_command_that_comes_while_the_core_looks_for_one_is_carried_out() {
