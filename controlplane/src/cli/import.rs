@@ -1,16 +1,11 @@
 //! `tactus import`: has a running appliance copy a file into its media folder, and watches.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::client::Client;
-use super::follow::{Line, block_on, read};
-use super::{Failure, print, printable};
+use super::follow::{Followed, block_on, follow};
+use super::{Failure, printable};
 use crate::transfer::{ImportRequest, ImportStatus, TransferState};
 use crate::units::about_bytes;
-
-/// How often the appliance is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
@@ -39,38 +34,7 @@ pub(super) struct ImportArgs {
 /// # Errors
 /// [`Failure::Runtime`].
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
-    block_on(import(args))
-}
-
-async fn import(args: &ImportArgs) -> Result<(), Failure> {
-    let failed = |error: super::client::ClientError| Failure::Runtime(error.to_string());
-    let client = Client::new(&args.url).map_err(failed)?;
-    let request = request_of(args)?;
-    let body = serde_json::to_value(&request).map_err(|error| Failure::Runtime(error.to_string()))?;
-    let mut status: ImportStatus = read(client.ask("POST", "/api/v1/imports", Some(&body)).map_err(failed)?)?;
-    let path = format!("/api/v1/imports/{}", status.id);
-    let mut line = Line::new(args.json);
-    while !status.state.is_over() {
-        line.show(&progress(&status));
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => status = read(client.ask("GET", &path, None).map_err(failed)?)?,
-            _ = tokio::signal::ctrl_c() => status = read(client.ask("DELETE", &path, None).map_err(failed)?)?,
-        }
-    }
-    line.end();
-    if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or_default()));
-    }
-    match status.state {
-        TransferState::Done => {
-            if !args.json {
-                print(&format!("{}\n", done(&status)));
-            }
-            Ok(())
-        }
-        TransferState::Cancelled => Err(Failure::Runtime("cancelled; nothing is left of it".into())),
-        _ => Err(Failure::Runtime(printable(&status.error.unwrap_or_else(|| "it failed".into())))),
-    }
+    block_on(follow::<ImportStatus>(&args.url, "/api/v1/imports", &request_of(args)?, args.json))
 }
 
 fn request_of(args: &ImportArgs) -> Result<ImportRequest, Failure> {
@@ -89,16 +53,32 @@ fn speed(status: &ImportStatus) -> f64 {
     if status.elapsed_s > 0.0 { status.bytes as f64 / status.elapsed_s } else { 0.0 }
 }
 
-fn progress(status: &ImportStatus) -> String {
-    let percent = (status.bytes as f64 * 100.0 / status.bytes_total.max(1) as f64).min(100.0);
-    let what = if status.state == TransferState::Finishing { ", finishing" } else { "" };
-    let (to, total) = (printable(&status.to), about_bytes(status.bytes_total));
-    format!("{to}: {percent:.0} % of {total}, {}/s{what}", about_bytes(speed(status) as u64))
-}
+impl Followed for ImportStatus {
+    const CANCELLED: &'static str = "cancelled; nothing is left of it";
 
-fn done(status: &ImportStatus) -> String {
-    let (to, total) = (printable(&status.to), about_bytes(status.bytes_total));
-    format!("{to}: {total} imported in {:.1} s, {}/s", status.elapsed_s, about_bytes(speed(status) as u64))
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn state(&self) -> TransferState {
+        self.state
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    fn progress(&self) -> String {
+        let percent = (self.bytes as f64 * 100.0 / self.bytes_total.max(1) as f64).min(100.0);
+        let what = if self.state == TransferState::Finishing { ", finishing" } else { "" };
+        let (to, total) = (printable(&self.to), about_bytes(self.bytes_total));
+        format!("{to}: {percent:.0} % of {total}, {}/s{what}", about_bytes(speed(self) as u64))
+    }
+
+    fn done(&self) -> String {
+        let (to, total) = (printable(&self.to), about_bytes(self.bytes_total));
+        format!("{to}: {total} imported in {:.1} s, {}/s", self.elapsed_s, about_bytes(speed(self) as u64))
+    }
 }
 
 #[cfg(test)]
@@ -119,10 +99,10 @@ mod tests {
             elapsed_s: 4.0,
             error: None,
         };
-        assert_eq!(progress(&status), "b\u{fffd}.mp4: 25 % of 2.00 GiB, 128.0 MiB/s");
+        assert_eq!(status.progress(), "b\u{fffd}.mp4: 25 % of 2.00 GiB, 128.0 MiB/s");
         let end = ImportStatus { bytes: 2 << 30, state: TransferState::Done, ..status };
-        assert_eq!(done(&end), "b\u{fffd}.mp4: 2.00 GiB imported in 4.0 s, 512.0 MiB/s");
+        assert_eq!(end.done(), "b\u{fffd}.mp4: 2.00 GiB imported in 4.0 s, 512.0 MiB/s");
         let empty = ImportStatus { bytes: 0, bytes_total: 0, elapsed_s: 0.0, state: TransferState::Finishing, ..end };
-        assert!(progress(&empty).starts_with("b\u{fffd}.mp4: 0 % of "));
+        assert!(empty.progress().starts_with("b\u{fffd}.mp4: 0 % of "));
     }
 }

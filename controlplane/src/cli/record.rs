@@ -1,15 +1,9 @@
 //! `tactus record`: has a running appliance record a live stream into its media folder, and watches.
 
-use std::time::Duration;
-
-use super::client::{Client, ClientError};
-use super::follow::{Line, block_on, read};
-use super::{Failure, print, printable};
+use super::follow::{Followed, block_on, follow};
+use super::{Failure, printable};
 use crate::transfer::{RecordingRequest, RecordingStatus, TransferState};
 use crate::units::{about_bytes, duration};
-
-/// How often the appliance is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecordArgs {
@@ -36,38 +30,8 @@ pub(super) struct RecordArgs {
 /// # Errors
 /// [`Failure::Runtime`].
 pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
-    block_on(record(args))
-}
-
-async fn record(args: &RecordArgs) -> Result<(), Failure> {
-    let failed = |error: ClientError| Failure::Runtime(error.to_string());
-    let client = Client::new(&args.url).map_err(failed)?;
-    let request = RecordingRequest { channel: args.channel.clone(), to: args.to.clone(), seconds: args.seconds, replace: args.replace };
-    let body = serde_json::to_value(&request).map_err(|error| Failure::Runtime(error.to_string()))?;
-    let mut status: RecordingStatus = read(client.ask("POST", "/api/v1/recordings", Some(&body)).map_err(failed)?)?;
-    let path = format!("/api/v1/recordings/{}", status.id);
-    let mut line = Line::new(args.json);
-    while !status.state.is_over() {
-        line.show(&progress(&status));
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => status = read(client.ask("GET", &path, None).map_err(failed)?)?,
-            _ = tokio::signal::ctrl_c() => status = read(client.ask("DELETE", &path, None).map_err(failed)?)?,
-        }
-    }
-    line.end();
-    if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or_default()));
-    }
-    match status.state {
-        TransferState::Done => {
-            if !args.json {
-                print(&format!("{}\n", done(&status)));
-            }
-            Ok(())
-        }
-        TransferState::Cancelled => Err(Failure::Runtime("somebody discarded it; nothing is left of it".into())),
-        _ => Err(Failure::Runtime(printable(&status.error.unwrap_or_else(|| "it failed".into())))),
-    }
+    let wish = RecordingRequest { channel: args.channel.clone(), to: args.to.clone(), seconds: args.seconds, replace: args.replace };
+    block_on(follow::<RecordingStatus>(&args.url, "/api/v1/recordings", &wish, args.json))
 }
 
 /// Seconds for people.
@@ -75,15 +39,31 @@ fn long(status: &RecordingStatus) -> String {
     duration((status.recorded_s.max(0.0) * 1e9) as u64)
 }
 
-fn progress(status: &RecordingStatus) -> String {
-    let what = if status.state == TransferState::Finishing { ", finishing" } else { "" };
-    format!("{}: {}, {}{what}", printable(&status.to), long(status), about_bytes(status.bytes))
-}
+impl Followed for RecordingStatus {
+    const CANCELLED: &'static str = "somebody discarded it; nothing is left of it";
 
-fn done(status: &RecordingStatus) -> String {
-    let tracks = if status.tracks.is_empty() { String::new() } else { format!(" of {}", printable(&status.tracks.join(", "))) };
-    let why = status.ended.as_deref().map_or_else(String::new, |why| format!("; {}", printable(why)));
-    format!("{}: {}{tracks}, {}{why}", printable(&status.to), long(status), about_bytes(status.bytes))
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn state(&self) -> TransferState {
+        self.state
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    fn progress(&self) -> String {
+        let what = if self.state == TransferState::Finishing { ", finishing" } else { "" };
+        format!("{}: {}, {}{what}", printable(&self.to), long(self), about_bytes(self.bytes))
+    }
+
+    fn done(&self) -> String {
+        let tracks = if self.tracks.is_empty() { String::new() } else { format!(" of {}", printable(&self.tracks.join(", "))) };
+        let why = self.ended.as_deref().map_or_else(String::new, |why| format!("; {}", printable(why)));
+        format!("{}: {}{tracks}, {}{why}", printable(&self.to), long(self), about_bytes(self.bytes))
+    }
 }
 
 #[cfg(test)]
@@ -108,8 +88,8 @@ mod tests {
             ended: None,
             error: None,
         };
-        assert_eq!(progress(&status), "b\u{fffd}.mp4: 1:23.2, 3.0 MiB");
+        assert_eq!(status.progress(), "b\u{fffd}.mp4: 1:23.2, 3.0 MiB");
         let end = RecordingStatus { state: TransferState::Done, ended: Some("somebody ended it".into()), ..status };
-        assert_eq!(done(&end), "b\u{fffd}.mp4: 1:23.2 of H.264 High@3.0, AAC-LC, 3.0 MiB; somebody ended it");
+        assert_eq!(end.done(), "b\u{fffd}.mp4: 1:23.2 of H.264 High@3.0, AAC-LC, 3.0 MiB; somebody ended it");
     }
 }

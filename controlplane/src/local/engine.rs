@@ -26,7 +26,7 @@ use super::core::{Core, Notice};
 use super::disks::{DiskRules, Disks};
 use super::imports::Imports;
 use super::recordings::Recordings;
-use super::session::{Inner, Life, Session, position, to_core};
+use super::session::{Inner, Life, Session, add_track, position, to_core};
 use super::status::Monitor;
 use super::titles::Titles;
 use super::transfers::Board;
@@ -352,26 +352,8 @@ impl Engine for LocalEngine {
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };
         let pair = spec.build().ok_or_else(|| EngineError::NotFound(format!("track {track_id}")))?;
-        let mut setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair, work: Work::default() });
-        let answer = {
-            let mut inner = session.inner();
-            // The first track brings what is reserved for all of them.
-            if let Some(reservation) = inner.reservation.as_ref().filter(|_| inner.tracks.is_empty()) {
-                setup.work = reservation.work;
-            }
-            // A session that is destroyed meanwhile must not come to life again: the engine core would make a new one.
-            if inner.destroyed {
-                return Err(EngineError::NoSession);
-            }
-            let answer = core.send(|reply| Command::SetupTrack { reply, session: id.0, setup })?;
-            // Noted now: whoever waits for the answer may be gone when it comes.
-            inner.tracks.push(track);
-            answer
-        };
-        if let Err(error) = core.answer(answer).await {
-            session.inner().tracks.retain(|&other| other != track);
-            return Err(error);
-        }
+        let setup = TrackSetup { track_id, transport: to_core(transport), pair, work: Work::default() };
+        add_track(id, &session, &core, track, setup).await?;
         let server_ports = matches!(transport, TrackTransport::Udp { .. }).then(|| core.facts().ports);
         Ok(TrackReady { ssrc, server_ports })
     }

@@ -12,7 +12,7 @@ use pacing::cpu::Work;
 use super::channels::{LiveChannel, Shape};
 use super::core::Core;
 use super::engine::{LocalEngine, lock};
-use super::session::{Life, Session, to_core};
+use super::session::{Life, Session, add_track, to_core};
 use crate::engine::{AnnouncedTrack, Class, EngineError, SessionCreated, SessionId, TrackReady, TrackTransport};
 
 /// Blocks that one viewer's track holds at most: the one that is sent from, two that are still to come, and one between.
@@ -132,24 +132,8 @@ impl LocalEngine {
             cname: self.cname.clone(),
             random: (ssrc, rand::random(), rand::random(), rand::random()),
         };
-        let mut setup = Box::new(TrackSetup { track_id, transport: to_core(transport), pair: spec.build(), work: Work::default() });
-        let answer = {
-            let mut inner = session.inner();
-            // The first track brings what is reserved for all of them.
-            if let Some(reservation) = inner.reservation.as_ref().filter(|_| inner.tracks.is_empty()) {
-                setup.work = reservation.work;
-            }
-            if inner.destroyed {
-                return Err(EngineError::NoSession);
-            }
-            let answer = core.send(|reply| Command::SetupTrack { reply, session: id.0, setup })?;
-            inner.tracks.push(track);
-            answer
-        };
-        if let Err(error) = core.answer(answer).await {
-            session.inner().tracks.retain(|&other| other != track);
-            return Err(error);
-        }
+        let setup = TrackSetup { track_id, transport: to_core(transport), pair: spec.build(), work: Work::default() };
+        add_track(id, session, &core, track, setup).await?;
         Ok(TrackReady { ssrc, server_ports })
     }
 

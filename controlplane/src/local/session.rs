@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::engine::{Command, Reply, Transport};
+use dataplane::disks::MediaFile;
+use dataplane::engine::{Command, Reply, TrackSetup, Transport};
 
 use super::channels::LiveChannel;
 use super::core::{Core, Reservation};
@@ -89,6 +90,37 @@ impl Session {
     pub(super) fn core(&self) -> Option<Arc<Core>> {
         self.inner().reservation.as_ref().map(|r| Arc::clone(&r.core))
     }
+}
+
+/// Adds the track at this position of the title or channel to the session, on its engine core.
+pub(super) async fn add_track(
+    id: SessionId,
+    session: &Session,
+    core: &Core,
+    track: usize,
+    setup: TrackSetup<MediaFile>,
+) -> Result<(), EngineError> {
+    let mut setup = Box::new(setup);
+    let answer = {
+        let mut inner = session.inner();
+        // The first track brings what is reserved for all of them.
+        if let Some(reservation) = inner.reservation.as_ref().filter(|_| inner.tracks.is_empty()) {
+            setup.work = reservation.work;
+        }
+        // A session that is destroyed meanwhile must not come to life again: the engine core would make a new one.
+        if inner.destroyed {
+            return Err(EngineError::NoSession);
+        }
+        let answer = core.send(|reply| Command::SetupTrack { reply, session: id.0, setup })?;
+        // Noted now: whoever waits for the answer may be gone when it comes.
+        inner.tracks.push(track);
+        answer
+    };
+    let answered = core.answer(answer).await;
+    if answered.is_err() {
+        session.inner().tracks.retain(|&other| other != track);
+    }
+    answered.map(drop)
 }
 
 /// How far the session's delivery is, as presentation time.
