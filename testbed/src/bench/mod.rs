@@ -89,6 +89,9 @@ pub enum BenchError {
     /// A file.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
+    /// What would be measured is how two programs share a core.
+    #[error("the server's engine core is on CPU {0}, where the load generator is")]
+    SharedCore(usize),
 }
 
 /// Everything that was measured, as it goes into `bench.json`.

@@ -84,6 +84,11 @@ impl Place {
     pub fn observe(&self, server: &mut Running, options: Options) -> Result<(Observed, Option<f64>), BenchError> {
         let watched = |server: &mut Running, options: Options| -> Result<_, BenchError> {
             let http = server.http;
+            if let Some(cpu) = options.cpu.filter(|&cpu| {
+                std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) && engine_cpu(http) == Some(cpu as u64)
+            }) {
+                return Err(BenchError::SharedCore(cpu));
+            }
             std::thread::scope(|scope| {
                 let (done, over) = mpsc::channel();
                 // A thread begins in the network namespace of the one that starts it.
@@ -105,13 +110,21 @@ impl Place {
     }
 }
 
+fn status_of(http: SocketAddr) -> Option<serde_json::Value> {
+    http_get(http, "/api/v1/status").ok().and_then(|(_, body)| serde_json::from_str(&body).ok())
+}
+
+/// Where the server's engine core is pinned, if it tells.
+fn engine_cpu(http: Option<SocketAddr>) -> Option<u64> {
+    status_of(http?)?.pointer("/cores/0/cpu")?.as_u64()
+}
+
 /// Asks the server how busy its engine core is, until `over`.
 fn busy_while(http: Option<SocketAddr>, over: &mpsc::Receiver<()>) -> Vec<(Instant, f64)> {
     let mut busy = Vec::new();
     let Some(http) = http else { return busy };
     while let Err(mpsc::RecvTimeoutError::Timeout) = over.recv_timeout(ASK_EVERY) {
-        let status = http_get(http, "/api/v1/status").ok().and_then(|(_, body)| serde_json::from_str::<serde_json::Value>(&body).ok());
-        busy.extend(status.and_then(|status| Some((Instant::now(), status.pointer("/cores/0/busy")?.as_f64()?))));
+        busy.extend(status_of(http).and_then(|status| Some((Instant::now(), status.pointer("/cores/0/busy")?.as_f64()?))));
     }
     busy
 }

@@ -93,6 +93,7 @@ struct Course<'w> {
 /// The run cannot begin, or the kernel refuses something that it depends on. What servers do wrong is counted instead.
 pub fn run(options: &Options, watch: &mut dyn FnMut(&Snapshot) -> bool) -> Result<Outcomes, LoadError> {
     let preferred = (!options.ordinary).then(sys::Preferred::new);
+    let _pinned = options.cpu.map(sys::Pinned::to).transpose().map_err(|e| LoadError::System("pin to the core", e))?;
     let mut runner = Runner::new(options)?;
     let start_ns = sys::monotonic_ns();
     let mut course = Course {

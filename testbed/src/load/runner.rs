@@ -121,9 +121,6 @@ fn server_of(url: &str) -> Result<SocketAddr, LoadError> {
 
 impl<'a> Runner<'a> {
     pub(super) fn new(options: &'a Options) -> Result<Self, LoadError> {
-        if let Some(cpu) = options.cpu {
-            sys::pin_to_cpu(cpu).map_err(|e| LoadError::System("pin to the core", e))?;
-        }
         let mut servers: Vec<(String, SocketAddr)> = Vec::new();
         let mut slots = Vec::with_capacity(options.clients);
         let mut settings = MeterSettings { drift_ppm: 0.0, settle_ns: (options.settle * 1e9) as u64, block: 0 };

@@ -328,7 +328,7 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// Pins the calling thread to one core.
+/// Pins the calling thread to one core, for good. What it starts from then on begins there, too.
 ///
 /// # Errors
 /// There is no such core, or it is not allowed.
@@ -340,8 +340,47 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     }
     // SAFETY: `cpu` is within the set.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set lives through the call and its size is given.
-    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }).map(drop)
+    set_affinity(&set)
+}
+
+fn affinity() -> io::Result<libc::cpu_set_t> {
+    // SAFETY: an all-zero set is a valid set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set lives through the call and its size is given; 0 is the calling thread.
+    check(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) })?;
+    Ok(set)
+}
+
+fn set_affinity(set: &libc::cpu_set_t) -> io::Result<()> {
+    // SAFETY: the set lives through the call and its size is given; 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) }).map(drop)
+}
+
+/// While this lives, the thread that made it is pinned to a core; then it may run wherever it could before. A server that is started next
+/// must not inherit the core of who loaded the last one.
+#[derive(Debug)]
+pub struct Pinned {
+    before: libc::cpu_set_t,
+    /// It is the thread's own to undo.
+    _of_this_thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Pinned {
+    /// Pins the calling thread.
+    ///
+    /// # Errors
+    /// There is no such core, or it is not allowed.
+    pub fn to(cpu: usize) -> io::Result<Self> {
+        let before = affinity()?;
+        pin_to_cpu(cpu)?;
+        Ok(Self { before, _of_this_thread: std::marker::PhantomData })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = set_affinity(&self.before);
+    }
 }
 
 /// While this lives, the thread that made it runs before ordinary ones, where that is permitted: a receiver that a busy sender on the same
@@ -428,4 +467,29 @@ pub fn tick_ns() -> u64 {
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes no pointers.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_pinned_runs_wherever_it_could_before() {
+        let cpus = |set: &libc::cpu_set_t| {
+            // SAFETY: each number is within the set.
+            (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, set) }).collect()
+        };
+        let before: Vec<usize> = cpus(&affinity().unwrap());
+        for &cpu in &before {
+            let pinned = Pinned::to(cpu).unwrap();
+            let meanwhile: Vec<usize> = cpus(&affinity().unwrap());
+            assert_eq!(meanwhile, [cpu]);
+            drop(pinned);
+            let after: Vec<usize> = cpus(&affinity().unwrap());
+            assert_eq!(after, before);
+        }
+        assert!(Pinned::to(usize::MAX).is_err());
+        let after: Vec<usize> = cpus(&affinity().unwrap());
+        assert_eq!(after, before);
+    }
 }

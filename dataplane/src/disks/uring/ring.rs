@@ -123,7 +123,14 @@ impl Ring {
         let depth = depth.clamp(1, 4096);
         // Kernels before 5.18 do not know the flag with which one bad entry does not hold up the others behind it.
         let io = IoUring::builder().setup_submit_all().build(depth.into()).or_else(|_| IoUring::builder().build(depth.into()))?;
-        Ok(Self { io, in_flight: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect(), queued_bytes: 0, fixed: None, drop_wait: DROP_WAIT })
+        Ok(Self {
+            io,
+            in_flight: (0..depth).map(|_| None).collect(),
+            free: (0..depth).rev().collect(),
+            queued_bytes: 0,
+            fixed: None,
+            drop_wait: DROP_WAIT,
+        })
     }
 
     /// Registers the memory of `pool`, in buffers of at most `buffer_bytes_max`, so that the kernel need not look up its pages at each
