@@ -27,6 +27,8 @@ const GENERATOR_CPU: usize = 0;
 enum Way {
     /// As its table says.
     Plain,
+    /// `--realtime on`.
+    RealTime,
     /// `--poll busy`.
     Busy,
     /// `--poll busy`, on its own stack.
@@ -35,28 +37,40 @@ enum Way {
 
 impl Way {
     fn of(peer: &Peer) -> &'static [Self] {
-        if peer.name == "tactus" { &[Self::Plain, Self::Busy, Self::OwnStack] } else { &[Self::Plain] }
+        if peer.name == "tactus" { &[Self::Plain, Self::RealTime, Self::Busy, Self::OwnStack] } else { &[Self::Plain] }
     }
 
     fn series(self, peer: &Peer) -> String {
         match self {
             Self::Plain if peer.name == "tactus" => "tactus, kernel sockets, adaptive".to_owned(),
             Self::Plain => peer.name.clone(),
+            Self::RealTime => "tactus, kernel sockets, adaptive, real time".to_owned(),
             Self::Busy => "tactus, kernel sockets, busy".to_owned(),
             Self::OwnStack => "tactus, AF_XDP, busy".to_owned(),
+        }
+    }
+
+    /// The server, run in this way; of ours, what is measured is not to end where it would refuse more.
+    fn tuned(self, peer: &Peer) -> Peer {
+        let own = if peer.name == "tactus" { peer.with_options(&[("--cpu-share", "100")]) } else { peer.clone() };
+        match self {
+            Self::Plain => own,
+            Self::RealTime => own.with_options(&[("--realtime", "on")]),
+            Self::Busy | Self::OwnStack => own.with_options(&[("--poll", "busy")]),
         }
     }
 }
 
 /// Numbers of streams for a server.
-fn streams(args: &Args, peer: &Peer) -> Vec<usize> {
+fn streams(args: &Args, peer: &Peer, way: Way) -> Vec<usize> {
     let own = peer.name == "tactus";
     let streams: &[usize] = match args.effort() {
         Effort::Quick => &[25, 200],
         Effort::Standard if own => &[50, 500, 1000, 1500, 2000],
         Effort::Standard => &[25, 100, 200, 300],
-        Effort::Full if own => &[50, 300, 600, 900, 1200, 1500, 1800, 2100, 2400],
-        Effort::Full => &[25, 100, 200, 300, 400],
+        Effort::Full if matches!(way, Way::Busy | Way::OwnStack) => &[300, 1200, 1800],
+        Effort::Full if own => &[300, 1800],
+        Effort::Full => &[25, 250],
     };
     if args.streams.is_empty() { streams.to_vec() } else { args.streams.clone() }
 }
@@ -96,7 +110,7 @@ impl Experiment for Lateness {
              share of the engine core's time in which it had something to do, as /api/v1/status tells (an engine that polls busily uses all of \
              its core whatever it has to do); with other servers their CPU time, of all cores. Kernel sockets are on loopback; the series AF_XDP is \
              tactus on its own stack at one end of a pair of virtual interfaces, clients at the other. adaptive sleeps between deadlines, at least \
-             0.2 ms at a time; busy never sleeps. The load generator is on core {GENERATOR_CPU} and runs before ordinary threads there; the \
+             0.2 ms at a time; busy never sleeps; real time is SCHED_FIFO. The load generator is on core {GENERATOR_CPU} and runs before ordinary threads there; the \
              engine core is the last one. {} {}",
             number(setting("rate_bps") / 1e6),
             number(setting("seconds")),
@@ -113,7 +127,7 @@ impl Experiment for Lateness {
                     eprintln!("  SKIPPED (needs root): {}", way.series(peer));
                     continue;
                 }
-                for streams in streams(context.args, peer) {
+                for streams in streams(context.args, peer, way) {
                     context.measure(&way.series(peer), streams as f64, |context| measure(context, peer, way, streams))?;
                 }
             }
@@ -178,7 +192,7 @@ fn measure(context: &Context<'_>, peer: &Peer, way: Way, streams: usize) -> Resu
 
 fn observed(context: &Context<'_>, peer: &Peer, way: Way, streams: usize) -> Result<Row, FiguresError> {
     let place = if way == Way::OwnStack { Place::cable()? } else { Place::Loopback };
-    let tuned = if way == Way::Plain { peer.clone() } else { peer.with_options(&[("--poll", "busy")]) };
+    let tuned = way.tuned(peer);
     let log = context.logs()?.join(format!("{}-lateness-{way:?}-{streams}.log", peer.name));
     let media = context.media_for(seconds(context.args))?;
     let mut server = place.start(&tuned, &media, streams + 16, &log)?;
