@@ -87,8 +87,14 @@ impl std::fmt::Debug for ChunkPool {
 impl ChunkPool {
     /// Cuts `arena` into chunks of `chunk_bytes` (at least 1; what is left over at the end stays unused).
     pub fn new(arena: Arena, chunk_bytes: usize) -> Self {
+        Self::with_at_most(arena, chunk_bytes, usize::MAX)
+    }
+
+    /// The same with at most `chunks` of them, for what must go the same way on every machine: an arena on huge pages is longer than asked
+    /// for.
+    pub fn with_at_most(arena: Arena, chunk_bytes: usize, chunks: usize) -> Self {
         let chunk_bytes = chunk_bytes.max(1);
-        let count = u32::try_from(arena.len() / chunk_bytes).unwrap_or(END_OF_LIST - 1).min(END_OF_LIST - 1);
+        let count = u32::try_from((arena.len() / chunk_bytes).min(chunks)).unwrap_or(END_OF_LIST - 1).min(END_OF_LIST - 1);
         let next = (1..=count).map(|i| AtomicU32::new(if i == count { END_OF_LIST } else { i })).collect();
         let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
         let first = if count == 0 { END_OF_LIST } else { 0 };
@@ -302,6 +308,16 @@ mod tests {
         let pool = ChunkPool::new(Arena::new(chunks * chunk_bytes).unwrap(), chunk_bytes);
         assert!(pool.capacity() >= chunks);
         pool
+    }
+
+    #[test]
+    fn no_more_chunks_than_asked_for() {
+        for chunks in [0, 1, 3] {
+            let pool = ChunkPool::with_at_most(Arena::new(4 * 4096).unwrap(), 4096, chunks);
+            assert_eq!((pool.capacity(), pool.free()), (chunks, chunks));
+            let taken: Vec<Chunk> = std::iter::from_fn(|| pool.take()).collect();
+            assert_eq!(taken.len(), chunks);
+        }
     }
 
     #[test]

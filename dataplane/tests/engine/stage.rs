@@ -77,7 +77,7 @@ pub struct Stage {
 impl Stage {
     pub fn new(config: Config) -> Self {
         let clock = SimClock::new(SECOND);
-        let pool = ChunkPool::new(Arena::new(config.chunks * CHUNK_BYTES).expect("memory"), CHUNK_BYTES);
+        let pool = ChunkPool::with_at_most(Arena::new(config.chunks * CHUNK_BYTES).expect("memory"), CHUNK_BYTES, config.chunks);
         let (commands, commands_rx) = bounded(4096);
         let (events_tx, events) = bounded(config.events);
         let host = SimHost::new(config.host, 1);

@@ -160,7 +160,7 @@ impl World {
         let tx_frames = host_config.tx_frames;
         let chunks = CHUNKS + scenario.viewers * CHUNKS_PER_VIEWER;
         let arena = Arena::new(chunks * CHUNK_BYTES).map_err(|e| e.to_string())?;
-        let pool = ChunkPool::new(arena, CHUNK_BYTES);
+        let pool = ChunkPool::with_at_most(arena, CHUNK_BYTES, chunks);
         let (commands, commands_rx) = bounded(4 * scenario.viewers + 16);
         let (events_tx, events) = bounded(64 * scenario.viewers + 64);
         let config = CoreConfig {
