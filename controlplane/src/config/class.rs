@@ -1,4 +1,5 @@
-//! Which sessions are guaranteed and which are best-effort: by the title's path, or by the client's wish (`?class=`) where it may have one.
+//! Which sessions are guaranteed and which are best-effort: by where the client is, by the title's path, or by the client's wish (`?class=`)
+//! where it may have one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -86,6 +87,45 @@ impl FromStr for Network {
     }
 }
 
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+/// Classes by the client's network: `10.1.0.0/16=guaranteed, 10.0.0.0/8=best-effort`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassClients(Vec<(Network, Class)>);
+
+impl ClassClients {
+    /// The class of the smallest network that the client is in.
+    pub fn of(&self, client: IpAddr) -> Option<Class> {
+        let matching = self.0.iter().filter(|(network, _)| network.contains(client));
+        matching.max_by_key(|(network, _)| network.bits).map(|&(_, class)| class)
+    }
+}
+
+impl FromStr for ClassClients {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let rule = |rule: &str| {
+            let (network, name) = rule.split_once('=').ok_or_else(|| ValueError::ClassClient(rule.to_owned()))?;
+            Ok((network.trim().parse()?, class(name)?))
+        };
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(rule).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for ClassClients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (network, class)) in self.0.iter().enumerate() {
+            write!(f, "{}{network}={class}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 /// Which clients may choose the class by `?class=`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClassQuery {
@@ -127,8 +167,8 @@ impl fmt::Display for ClassQuery {
             ClassQuery::Off => f.write_str("off"),
             ClassQuery::Any => f.write_str("any"),
             ClassQuery::From(networks) => {
-                for (i, Network { address, bits }) in networks.iter().enumerate() {
-                    write!(f, "{}{address}/{bits}", if i == 0 { "" } else { "," })?;
+                for (i, network) in networks.iter().enumerate() {
+                    write!(f, "{}{network}", if i == 0 { "" } else { "," })?;
                 }
                 Ok(())
             }
@@ -150,10 +190,12 @@ pub enum ClassRefused {
 /// All rules about classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassRules {
-    /// Class of titles that no rule names.
+    /// Class of sessions that no rule names.
     pub default: Class,
     /// Classes by path.
     pub paths: ClassPaths,
+    /// Classes by client; they count before those by path.
+    pub clients: ClassClients,
     /// Who may choose.
     pub query: ClassQuery,
 }
@@ -165,7 +207,7 @@ impl ClassRules {
     /// # Errors
     /// [`ClassRefused`].
     pub fn decide(&self, path: &str, query: Option<&str>, client: IpAddr) -> Result<Class, ClassRefused> {
-        let given = self.paths.of(path).unwrap_or(self.default);
+        let given = self.clients.of(client).or_else(|| self.paths.of(path)).unwrap_or(self.default);
         let asked = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("class=")));
         let Some(asked) = asked else { return Ok(given) };
         let asked = Class::from_name(asked).ok_or_else(|| ClassRefused::Unknown(asked.to_owned()))?;
@@ -183,6 +225,7 @@ mod tests {
             default: Class::Guaranteed,
             paths: "trailers/=best-effort, /trailers/new/ = guaranteed,ads=best-effort".parse().unwrap(),
             query: "10.0.0.0/8, ::1".parse().unwrap(),
+            clients: ClassClients::default(),
         };
         let (near, far): (IpAddr, IpAddr) = ("10.9.8.7".parse().unwrap(), "192.0.2.1".parse().unwrap());
         let mapped: IpAddr = "::ffff:10.1.1.1".parse().unwrap();
@@ -206,6 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_network_decides_before_the_path() {
+        let rules = ClassRules {
+            default: Class::Guaranteed,
+            paths: "trailers/=best-effort".parse().unwrap(),
+            clients: "10.0.0.0/8=best-effort, 10.1.0.0/16=guaranteed, 2001:db8::/32 = best-effort".parse().unwrap(),
+            query: ClassQuery::Off,
+        };
+        for (client, path, decided) in [
+            ("10.2.3.4", "film.mp4", Class::BestEffort),
+            ("10.1.3.4", "film.mp4", Class::Guaranteed),
+            ("::ffff:10.1.3.4", "trailers/a.mp4", Class::Guaranteed),
+            ("192.0.2.1", "trailers/a.mp4", Class::BestEffort),
+            ("192.0.2.1", "film.mp4", Class::Guaranteed),
+            ("2001:db8::1", "film.mp4", Class::BestEffort),
+        ] {
+            assert_eq!(rules.decide(path, None, client.parse().unwrap()), Ok(decided), "{client} {path}");
+        }
+        let far = "10.2.3.4".parse().unwrap();
+        assert_eq!(rules.decide("film.mp4", Some("class=guaranteed"), far), Err(ClassRefused::NotAllowed));
+    }
+
+    #[test]
     fn wrong_rules_are_refused_and_right_ones_print_as_they_read() {
         for wrong in ["x", "=guaranteed", "/=guaranteed", "x=gold"] {
             assert!(wrong.parse::<ClassPaths>().is_err(), "{wrong}");
@@ -215,6 +280,12 @@ mod tests {
         }
         for right in ["", "a/=guaranteed", "a/=guaranteed, b c=best-effort"] {
             assert_eq!(right.parse::<ClassPaths>().unwrap().to_string(), right);
+        }
+        for wrong in ["10.0.0.0/8", "10.0.0.0/33=guaranteed", "room=guaranteed", "::1=gold"] {
+            assert!(wrong.parse::<ClassClients>().is_err(), "{wrong}");
+        }
+        for right in ["", "10.0.0.0/8=best-effort", "10.1.0.0/16=guaranteed, ::1/128=best-effort"] {
+            assert_eq!(right.parse::<ClassClients>().unwrap().to_string(), right);
         }
         for right in ["off", "any", "10.0.0.0/8,::1/128"] {
             assert_eq!(right.parse::<ClassQuery>().unwrap().to_string(), right);

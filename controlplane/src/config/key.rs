@@ -27,6 +27,7 @@ pub enum Key {
     StallTimeout,
     Class,
     ClassPaths,
+    ClassClients,
     ClassQuery,
     LagMax,
     LagAction,
@@ -75,7 +76,7 @@ impl Kind {
 
 impl Key {
     /// All options, in the order in which they are printed.
-    pub const ALL: [Key; 37] = [
+    pub const ALL: [Key; 38] = [
         Key::Media,
         Key::Rtsp,
         Key::Http,
@@ -94,6 +95,7 @@ impl Key {
         Key::StallTimeout,
         Key::Class,
         Key::ClassPaths,
+        Key::ClassClients,
         Key::ClassQuery,
         Key::LagMax,
         Key::LagAction,
@@ -136,6 +138,7 @@ impl Key {
             Key::StallTimeout => "stall-timeout",
             Key::Class => "class",
             Key::ClassPaths => "class-paths",
+            Key::ClassClients => "class-clients",
             Key::ClassQuery => "class-query",
             Key::LagMax => "lag-max",
             Key::LagAction => "lag-action",
@@ -177,7 +180,7 @@ impl Key {
             Key::Memory | Key::Chunk | Key::LiveMemory => "SIZE",
             Key::ReadAhead | Key::LagMax | Key::LiveLatency => "MS",
             Key::Class => "CLASS",
-            Key::ClassPaths => "RULES",
+            Key::ClassPaths | Key::ClassClients => "RULES",
             Key::ClassQuery | Key::RecordFrom => "WHO",
             Key::RecordPaths | Key::RecordingsTo => "PATHS",
             Key::Source => "SOURCES",
@@ -217,6 +220,9 @@ impl Key {
             }
             Key::ClassPaths => {
                 "Classes by the beginning of the title's path: \"news/=guaranteed, trailers/=best-effort\"; the longest one counts"
+            }
+            Key::ClassClients => {
+                "Classes by the client's network, which count before those by path: \"10.1.0.0/16=guaranteed, 10.0.0.0/8=best-effort\"; the smallest one counts"
             }
             Key::ClassQuery => "Who may choose with ?class= in the URL: \"off\", \"any\", or networks (\"10.0.0.0/8,::1\")",
             Key::LagMax => "How late a stream may get before it drops what is late, or ends, milliseconds",
@@ -263,9 +269,8 @@ impl Key {
             | Key::IndexCache
             | Key::Log
             | Key::Class => Kind::Text,
-            Key::ClassPaths | Key::ClassQuery | Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime | Key::ImportFrom => {
-                Kind::Text
-            }
+            Key::ClassPaths | Key::ClassClients | Key::ClassQuery => Kind::Text,
+            Key::LagAction | Key::DiskProfile | Key::Cache | Key::Realtime | Key::ImportFrom => Kind::Text,
             Key::RecordPaths | Key::RecordFrom | Key::LiveLost | Key::Source | Key::RecordingsTo => Kind::Text,
             Key::LiveLatency | Key::LiveTimeout | Key::LiveHold => Kind::Integer,
             Key::LagMax | Key::DiskShare | Key::CpuShare => Kind::Integer,
@@ -299,6 +304,7 @@ impl Key {
             Key::StallTimeout => config.stall_timeout_s = number(text, 1, 3_600, " seconds")?,
             Key::Class => config.classes.default = super::class::class(text)?,
             Key::ClassPaths => config.classes.paths = text.parse()?,
+            Key::ClassClients => config.classes.clients = text.parse()?,
             Key::ClassQuery => config.classes.query = text.parse()?,
             Key::LagMax => config.lag_max_ms = number(text, 100, 3_600_000, " milliseconds")?,
             Key::LagAction => config.lag_action = text.parse()?,
@@ -344,6 +350,7 @@ impl Key {
             Key::StallTimeout => toml::Value::Integer(config.stall_timeout_s.into()),
             Key::Class => text(&config.classes.default),
             Key::ClassPaths => text(&config.classes.paths),
+            Key::ClassClients => text(&config.classes.clients),
             Key::ClassQuery => text(&config.classes.query),
             Key::LagMax => toml::Value::Integer(config.lag_max_ms.into()),
             Key::LagAction => text(&config.lag_action),

@@ -22,7 +22,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use class::{ClassPaths, ClassQuery, ClassRefused, ClassRules};
+pub use class::{ClassClients, ClassPaths, ClassQuery, ClassRefused, ClassRules};
 pub use file::{FileError, FileProblem};
 pub use key::{Key, Kind};
 pub use live::{LiveConfig, LiveLost, RecordPaths, RecordRefused, RecordRules, Source, Sources};

@@ -39,6 +39,7 @@ fn every_key_can_be_set_in_the_file() {
         stall-timeout = 5
         class = "best-effort"
         class-paths = "news/ = guaranteed"
+        class-clients = "10.1.0.0/16 = guaranteed"
         class-query = "10.0.0.0/8"
         lag-max = 2000
         lag-action = "end"
@@ -79,6 +80,7 @@ fn every_key_can_be_set_in_the_file() {
         classes: ClassRules {
             default: Class::BestEffort,
             paths: "news/=guaranteed".parse().unwrap(),
+            clients: "10.1.0.0/16=guaranteed".parse().unwrap(),
             query: "10.0.0.0/8".parse().unwrap(),
         },
         lag_max_ms: 2000,
@@ -308,7 +310,12 @@ fn any_config() -> impl Strategy<Value = Config> {
                 session_timeout_s,
                 index_cache,
                 stall_timeout_s,
-                classes: ClassRules { default: class, paths: paths.parse().unwrap(), query: query.parse().unwrap() },
+                classes: ClassRules {
+                    default: class,
+                    paths: paths.parse().unwrap(),
+                    clients: if busy { ClassClients::default() } else { "10.1.0.0/16=best-effort, ::1=guaranteed".parse().unwrap() },
+                    query: query.parse().unwrap(),
+                },
                 lag_max_ms,
                 lag_action,
                 disk_share_percent,

@@ -77,6 +77,11 @@ pub enum ValueError {
     /// Not a rule that gives paths a class.
     #[error("{0:?} is not a rule; write PREFIX=CLASS, several with commas between them: \"news/=guaranteed, trailers/=best-effort\"")]
     ClassRule(String),
+    /// Not a rule that gives networks a class.
+    #[error(
+        "{0:?} is not a rule; write NETWORK=CLASS, several with commas between them: \"10.1.0.0/16=guaranteed, 10.0.0.0/8=best-effort\""
+    )]
+    ClassClient(String),
     /// Not a network.
     #[error("{0:?} is not a network; write \"off\", \"any\", or addresses with the bits that count: \"10.0.0.0/8,::1\"")]
     Network(String),
