@@ -195,7 +195,9 @@ fn experiments_in_namespaces_are_whole() {
     }
     assert!(of("simulated").len() > 20);
     let places: BTreeSet<&str> = lateness.iter().map(|row| row["series"].as_str().unwrap()).collect();
-    assert_eq!(places.len(), 3, "{places:?}");
+    assert_eq!(places.len(), 4, "{places:?}");
+    let picture = std::fs::read_to_string(out.join("lateness-p999.svg")).unwrap();
+    assert!(picture.starts_with("<svg xmlns=") && places.iter().all(|place| picture.contains(place)), "{picture}");
     for row in &lateness {
         let value = |name: &str| row["values"][name].as_f64();
         assert!(value("playing") == Some(3.0) && value("busy_percent").is_some() && value("late_p999_ms").is_some(), "{row}");

@@ -9,7 +9,8 @@ use super::servers::display_name;
 use crate::machine::Machine;
 use crate::noise::Noise;
 
-const STYLE: &str = include_str!("report.css");
+/// How the page, and a plot in a file of its own, look.
+pub const STYLE: &str = include_str!("report.css");
 
 /// What the report is made of.
 pub struct Report<'a> {

@@ -1,7 +1,7 @@
 //! `testbed figures`: runs experiments and writes one self-contained page with plots, and the raw data beside it.
 //!
 //! ```text
-//! experiment (streams, lateness, priority, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page)
+//! experiment (streams, lateness, priority, ...) ── rows ─► store (JSON, CSV, after each row) ── data ─► plot (SVG) ─► html (one page), and files
 //!       └─ servers: one measurement by `bench`, lines for all                            └─ scale
 //! ```
 //!
@@ -259,6 +259,10 @@ fn write_report(args: &Args, parts: &[Part<'_>]) -> Result<(), FiguresError> {
         Some((_, newest)) => (newest.machine.clone(), newest.noise.clone()),
         None => (Machine::read(), Vec::new()),
     };
+    for plot in parts.iter().flat_map(|(experiment, data)| experiment.plots(data)) {
+        let path = args.out.join(format!("{}.svg", plot.id));
+        std::fs::write(&path, plot.file(html::STYLE)).map_err(|e| FiguresError::File(path, e))?;
+    }
     let report = html::Report { machine: &machine, made: rfc3339_utc(SystemTime::now()), noise: &noise, parts };
     let path = args.out.join("index.html");
     std::fs::write(&path, report.html()).map_err(|e| FiguresError::File(path, e))

@@ -16,6 +16,8 @@ const LEGEND_ROW: f64 = 20.0;
 const CHARACTER: f64 = 6.9;
 /// Length of a line's sample in the legend.
 const SAMPLE: f64 = 26.0;
+/// Room for the title above a plot in a file of its own.
+const TITLE: f64 = 34.0;
 /// Colours that the page's style has (`.h0` and on).
 pub const HUES: usize = 6;
 
@@ -122,19 +124,44 @@ impl Frame {
 }
 
 impl Plot {
+    /// An SVG file with the page's `style` in it, title and all, that follows light and dark wherever it is shown.
+    pub fn file(&self, style: &str) -> String {
+        let element = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{}\" viewBox=\"0 {} {WIDTH} {}\">",
+            HEIGHT + TITLE,
+            -TITLE,
+            HEIGHT + TITLE
+        );
+        format!(
+            "{element}\n<style>\n{}</style>\n<rect y=\"{}\" width=\"{WIDTH}\" height=\"{}\" style=\"fill: var(--page)\"/>\n\
+             <text x=\"{LEFT}\" y=\"-12\" style=\"font-size: 15px; font-weight: 600\">{}</text>\n{}</svg>\n",
+            escape(style),
+            -TITLE,
+            HEIGHT + TITLE,
+            escape(&self.title),
+            self.drawing()
+        )
+    }
+
     /// The SVG element.
     pub fn svg(&self) -> String {
+        format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"{0}-title\"><title id=\"{0}-title\">{1}</title>\n{2}</svg>",
+            escape(&self.id),
+            escape(&self.title),
+            self.drawing()
+        )
+    }
+
+    /// What is in it.
+    fn drawing(&self) -> String {
         let scale = |axis: &Axis, values: Vec<f64>| {
             if axis.log { Scale::log(values.into_iter()) } else { Scale::linear(values.into_iter()) }
         };
         let points = || self.lines.iter().flat_map(Line::drawn);
         let (legend, top) = self.legend();
         let frame = Frame { x: scale(&self.x, points().map(|p| p.0).collect()), y: scale(&self.y, points().map(|p| p.1).collect()), top };
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"{0}-title\"><title id=\"{0}-title\">{1}</title>\n{legend}",
-            escape(&self.id),
-            escape(&self.title)
-        );
+        let mut svg = legend;
         self.axes(&frame, &mut svg);
         for line in &self.lines {
             self.line(&frame, line, &mut svg);
@@ -142,7 +169,6 @@ impl Plot {
         for mark in &self.marks {
             self.mark(&frame, mark, &mut svg);
         }
-        svg.push_str("</svg>");
         svg
     }
 
@@ -288,6 +314,16 @@ mod tests {
             assert!(document.descendants().any(|n| n.text() == Some("y, ms")), "axes have their units");
             assert!(document.descendants().any(|n| n.text() == Some("hung")));
         }
+    }
+
+    #[test]
+    fn a_file_of_its_own_has_all_that_it_needs() {
+        let file = plot(vec![(0.0, 0.0), (50.0, 3.0)], false).file("text { fill: var(--ink); } a > b {}");
+        let document = roxmltree::Document::parse(&file).unwrap();
+        assert_eq!(document.root_element().tag_name().namespace(), Some("http://www.w3.org/2000/svg"));
+        assert!(document.descendants().any(|n| n.text() == Some("a < b & \"c\"")), "its title");
+        let style = document.descendants().find(|n| n.tag_name().name() == "style").and_then(|n| n.text());
+        assert!(style.is_some_and(|text| text.contains("a > b")));
     }
 
     #[test]
