@@ -19,9 +19,8 @@ pub(super) trait Followed: Serialize + DeserializeOwned {
     /// What somebody reads who waits for one that was cancelled.
     const CANCELLED: &'static str;
 
-    fn id(&self) -> u64;
-    fn state(&self) -> TransferState;
-    fn error(&self) -> Option<&str>;
+    /// Its number, how it stands, and why it failed.
+    fn standing(&self) -> (u64, TransferState, Option<&str>);
     /// How far it is, for people.
     fn progress(&self) -> String;
     /// What came of it, for people.
@@ -35,9 +34,9 @@ pub(super) async fn follow<T: Followed>(url: &str, path: &str, wish: &impl Seria
     let client = Client::new(url).map_err(failed)?;
     let body = serde_json::to_value(wish).map_err(|error| Failure::Runtime(error.to_string()))?;
     let mut status: T = read(client.ask("POST", path, Some(&body)).map_err(failed)?)?;
-    let path = format!("{path}/{}", status.id());
+    let path = format!("{path}/{}", status.standing().0);
     let mut line = Line::new(json);
-    while !status.state().is_over() {
+    while !status.standing().1.is_over() {
         line.show(&status.progress());
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => status = read(client.ask("GET", &path, None).map_err(failed)?)?,
@@ -48,15 +47,15 @@ pub(super) async fn follow<T: Followed>(url: &str, path: &str, wish: &impl Seria
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or_default()));
     }
-    match status.state() {
-        TransferState::Done => {
+    match status.standing() {
+        (_, TransferState::Done, _) => {
             if !json {
                 print(&format!("{}\n", status.done()));
             }
             Ok(())
         }
-        TransferState::Cancelled => Err(Failure::Runtime(T::CANCELLED.into())),
-        _ => Err(Failure::Runtime(printable(status.error().unwrap_or("it failed")))),
+        (_, TransferState::Cancelled, _) => Err(Failure::Runtime(T::CANCELLED.into())),
+        (.., error) => Err(Failure::Runtime(printable(error.unwrap_or("it failed")))),
     }
 }
 

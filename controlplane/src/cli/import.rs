@@ -56,16 +56,8 @@ fn speed(status: &ImportStatus) -> f64 {
 impl Followed for ImportStatus {
     const CANCELLED: &'static str = "cancelled; nothing is left of it";
 
-    fn id(&self) -> u64 {
-        self.id
-    }
-
-    fn state(&self) -> TransferState {
-        self.state
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+    fn standing(&self) -> (u64, TransferState, Option<&str>) {
+        (self.id, self.state, self.error.as_deref())
     }
 
     fn progress(&self) -> String {

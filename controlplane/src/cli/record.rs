@@ -42,16 +42,8 @@ fn long(status: &RecordingStatus) -> String {
 impl Followed for RecordingStatus {
     const CANCELLED: &'static str = "somebody discarded it; nothing is left of it";
 
-    fn id(&self) -> u64 {
-        self.id
-    }
-
-    fn state(&self) -> TransferState {
-        self.state
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+    fn standing(&self) -> (u64, TransferState, Option<&str>) {
+        (self.id, self.state, self.error.as_deref())
     }
 
     fn progress(&self) -> String {

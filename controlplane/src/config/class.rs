@@ -8,6 +8,7 @@ use std::str::FromStr;
 use dataplane::gdsl::Class;
 
 use super::ValueError;
+use super::network::{List, parts};
 
 const CLASSES: &str = "\"guaranteed\" and \"best-effort\"";
 
@@ -16,40 +17,76 @@ pub(super) fn class(text: &str) -> Result<Class, ValueError> {
     Class::from_name(text.trim()).ok_or_else(|| ValueError::Choice { text: text.to_owned(), choices: CLASSES })
 }
 
-/// Classes by path: `news/=guaranteed, trailers/=best-effort`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClassPaths(Vec<(String, Class)>);
+/// What a rule about classes goes by.
+pub trait Named: FromStr<Err = ValueError> + fmt::Display {
+    /// The error for what is not a rule.
+    fn not_a_rule(rule: &str) -> ValueError;
+}
 
-impl ClassPaths {
-    /// The class of the longest prefix that the title's path begins with.
-    pub fn of(&self, path: &str) -> Option<Class> {
-        let matching = self.0.iter().filter(|(prefix, _)| path.starts_with(prefix.as_str()));
-        matching.max_by_key(|(prefix, _)| prefix.len()).map(|&(_, class)| class)
+/// Rules, each a name and its class: `news/=guaranteed, trailers/=best-effort`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules<N>(Vec<(N, Class)>);
+
+impl<N> Default for Rules<N> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-impl FromStr for ClassPaths {
+impl<N: Named> FromStr for Rules<N> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let rule = |rule: &str| {
-            let (prefix, name) = rule.split_once('=').ok_or_else(|| ValueError::ClassRule(rule.to_owned()))?;
-            let prefix = prefix.trim().trim_start_matches('/');
-            if prefix.is_empty() {
-                return Err(ValueError::ClassRule(rule.to_owned()));
-            }
-            Ok((prefix.to_owned(), class(name)?))
+            let (name, of) = rule.split_once('=').ok_or_else(|| N::not_a_rule(rule))?;
+            Ok((name.trim().parse().map_err(|_| N::not_a_rule(rule))?, class(of)?))
         };
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(rule).collect::<Result<_, _>>().map(Self)
+        parts(text).map(rule).collect::<Result<_, _>>().map(Self)
     }
 }
 
-impl fmt::Display for ClassPaths {
+impl<N: fmt::Display> fmt::Display for Rules<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (prefix, class)) in self.0.iter().enumerate() {
-            write!(f, "{}{prefix}={class}", if i == 0 { "" } else { ", " })?;
+        for (i, (name, class)) in self.0.iter().enumerate() {
+            write!(f, "{}{name}={class}", if i == 0 { "" } else { ", " })?;
         }
         Ok(())
+    }
+}
+
+/// The beginning of a title's path, not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl FromStr for Prefix {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let prefix = text.trim_start_matches('/');
+        if prefix.is_empty() { Err(Self::not_a_rule(text)) } else { Ok(Self(prefix.to_owned())) }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Named for Prefix {
+    fn not_a_rule(rule: &str) -> ValueError {
+        ValueError::ClassRule(rule.to_owned())
+    }
+}
+
+/// Classes by path.
+pub type ClassPaths = Rules<Prefix>;
+
+impl ClassPaths {
+    /// The class of the longest prefix that the title's path begins with.
+    pub fn of(&self, path: &str) -> Option<Class> {
+        let matching = self.0.iter().filter(|(Prefix(prefix), _)| path.starts_with(prefix.as_str()));
+        matching.max_by_key(|(Prefix(prefix), _)| prefix.len()).map(|&(_, class)| class)
     }
 }
 
@@ -93,36 +130,20 @@ impl fmt::Display for Network {
     }
 }
 
+impl Named for Network {
+    fn not_a_rule(rule: &str) -> ValueError {
+        ValueError::ClassClient(rule.to_owned())
+    }
+}
+
 /// Classes by the client's network: `10.1.0.0/16=guaranteed, 10.0.0.0/8=best-effort`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClassClients(Vec<(Network, Class)>);
+pub type ClassClients = Rules<Network>;
 
 impl ClassClients {
     /// The class of the smallest network that the client is in.
     pub fn of(&self, client: IpAddr) -> Option<Class> {
         let matching = self.0.iter().filter(|(network, _)| network.contains(client));
         matching.max_by_key(|(network, _)| network.bits).map(|&(_, class)| class)
-    }
-}
-
-impl FromStr for ClassClients {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let rule = |rule: &str| {
-            let (network, name) = rule.split_once('=').ok_or_else(|| ValueError::ClassClient(rule.to_owned()))?;
-            Ok((network.trim().parse()?, class(name)?))
-        };
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(rule).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl fmt::Display for ClassClients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (network, class)) in self.0.iter().enumerate() {
-            write!(f, "{}{network}={class}", if i == 0 { "" } else { ", " })?;
-        }
-        Ok(())
     }
 }
 
@@ -135,7 +156,7 @@ pub enum ClassQuery {
     /// All.
     Any,
     /// Those in these networks.
-    From(Vec<Network>),
+    From(List<Network>),
 }
 
 impl ClassQuery {
@@ -144,7 +165,7 @@ impl ClassQuery {
         match self {
             ClassQuery::Off => false,
             ClassQuery::Any => true,
-            ClassQuery::From(networks) => networks.iter().any(|network| network.contains(client)),
+            ClassQuery::From(networks) => networks.0.iter().any(|network| network.contains(client)),
         }
     }
 }
@@ -156,7 +177,7 @@ impl FromStr for ClassQuery {
         match text {
             "off" => Ok(ClassQuery::Off),
             "any" => Ok(ClassQuery::Any),
-            list => list.split(',').map(|network| network.trim().parse()).collect::<Result<_, _>>().map(ClassQuery::From),
+            list => list.split(',').map(|network| network.trim().parse()).collect::<Result<_, _>>().map(List).map(ClassQuery::From),
         }
     }
 }
@@ -166,12 +187,7 @@ impl fmt::Display for ClassQuery {
         match self {
             ClassQuery::Off => f.write_str("off"),
             ClassQuery::Any => f.write_str("any"),
-            ClassQuery::From(networks) => {
-                for (i, network) in networks.iter().enumerate() {
-                    write!(f, "{}{network}", if i == 0 { "" } else { "," })?;
-                }
-                Ok(())
-            }
+            ClassQuery::From(networks) => write!(f, "{networks}"),
         }
     }
 }

@@ -146,7 +146,8 @@ pub(super) fn gateways(text: &str) -> Result<List<IpAddr>, ValueError> {
     Ok(List(list))
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
+/// What stands between commas.
+pub(super) fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 

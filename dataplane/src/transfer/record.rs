@@ -38,6 +38,7 @@ pub const EXTENT_BLOCKS: u64 = 16;
 const BLOCKS_PER_UPCALL: usize = 4;
 /// How soon to try again when too much is written, or notes have piled up.
 const RETRY_NS: u64 = 2_000_000;
+
 /// Why a recording ends that cannot keep up.
 pub const TOO_SLOW: &str = "the disk is too slow for the stream: what was to be written next is not retained any more";
 const STREAM_GONE: &str = "the buffers of the stream are gone";
