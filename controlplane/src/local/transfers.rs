@@ -131,7 +131,9 @@ pub(super) fn new_file(library: &Library, to: &str, bytes: u64, replace: bool) -
         error => TransferError::Wrong(format!("to: {error}")),
     })?;
     let new = NewFile::create(place.path(), bytes, replace).map_err(|error| match error {
-        NewFileError::Exists { .. } => TransferError::Conflict(format!("'{to}' is there already; \"replace\": true replaces it")),
+        NewFileError::Exists { .. } => {
+            TransferError::Conflict(format!("'{to}' is there already; --replace replaces it (over HTTP \"replace\": true)"))
+        }
         NewFileError::Busy { .. } => TransferError::Conflict(format!("'{to}' is being written already")),
         NewFileError::NoRoom { .. } => TransferError::NoRoom(error.to_string()),
         NewFileError::Os { .. } => TransferError::Unavailable(error.to_string()),

@@ -6,6 +6,14 @@ use std::time::Duration;
 
 use super::{Outcome, run};
 
+/// True when it failed, but only at saying goodbye. At the end it asks for PAUSE and, without waiting for the answer, for TEARDOWN; the second
+/// takes back the first, and when that is just being written, 1.22 calls it "Received end-of-file" and an error (`writev_bytes` in its
+/// `gstrtspconnection.c` takes every write that wrote nothing, also one that was called off, for the end of the connection).
+pub fn only_its_goodbye_failed(outcome: &Outcome) -> bool {
+    let goodbyes = ["gst_rtspsrc_pause ()", "gst_rtspsrc_close ()"];
+    !outcome.timed_out && outcome.stderr.contains("(Received end-of-file)") && goodbyes.iter().any(|part| outcome.stderr.contains(part))
+}
+
 /// Receives the video (H.264 or H.265, as Annex B) and, where there is a file for it, the audio (AAC as ADTS) of `url`.
 ///
 /// # Errors
