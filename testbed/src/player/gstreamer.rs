@@ -1,4 +1,9 @@
 //! What GStreamer's `rtspsrc` receives.
+//!
+//! Links to pads that are still to come have no caps between (`s. ! video/x-raw ! queue`): where two pads come at the same moment, each in its
+//! thread, `gst-launch-1.0` 1.22 tries every such link for both. One attempt that is about to fail occupies the far end, the one that fits
+//! finds it taken, and the pad stays without a link for good (`gst_element_link_pads_filtered`): the player waits for ever for what has
+//! come. What stands behind the name takes one kind of media only, and there is nothing to try.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,11 +28,11 @@ pub fn receive(url: &str, protocols: &str, h265: bool, video: &Path, audio: Opti
         if h265 { ("rtph265depay", "h265parse", "video/x-h265") } else { ("rtph264depay", "h264parse", "video/x-h264") };
     let mut command = Command::new("gst-launch-1.0");
     command.args(["-q", "rtspsrc", "name=s", &format!("location={url}"), &format!("protocols={protocols}"), "latency=500"]);
-    command.args(["s.", "!", "application/x-rtp,media=video", "!", "queue", "!", depay, "!", parse, "!"]);
+    command.args(["s.", "!", depay, "!", "queue", "!", parse, "!"]);
     command.args([&format!("{caps},stream-format=byte-stream,alignment=au"), "!", "filesink", "sync=false"]);
     command.arg(format!("location={}", video.display()));
     if let Some(audio) = audio {
-        command.args(["s.", "!", "application/x-rtp,media=audio", "!", "queue", "!", "rtpmp4gdepay", "!", "aacparse", "!"]);
+        command.args(["s.", "!", "rtpmp4gdepay", "!", "queue", "!", "aacparse", "!"]);
         command.args(["audio/mpeg,stream-format=adts", "!", "filesink", "sync=false"]);
         command.arg(format!("location={}", audio.display()));
     }
@@ -42,7 +47,7 @@ pub fn decode(url: &str, protocols: &str, limit: Duration) -> std::io::Result<Ou
     let mut command = Command::new("gst-launch-1.0");
     command.args(["-q", "uridecodebin", "name=d", &format!("uri={url}"), "source::latency=300"]);
     command.arg(format!("source::protocols={protocols}"));
-    command.args(["d.", "!", "video/x-raw", "!", "queue", "!", "fakesink", "sync=true"]);
-    command.args(["d.", "!", "audio/x-raw", "!", "queue", "!", "fakesink", "sync=true"]);
+    command.args(["d.", "!", "videoconvert", "!", "queue", "!", "fakesink", "sync=true"]);
+    command.args(["d.", "!", "audioconvert", "!", "queue", "!", "fakesink", "sync=true"]);
     run(&mut command, limit)
 }
