@@ -190,6 +190,16 @@ impl Server {
         self.finish()
     }
 
+    /// Kills it in the midst of what it does, as a crash would.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn crash(mut self) -> io::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        child.kill()?;
+        child.wait().map(drop)
+    }
+
     fn finish(&mut self) -> io::Result<(ExitStatus, String)> {
         self.terminate();
         let Some(mut child) = self.child.take() else { return Err(io::Error::other("already stopped")) };

@@ -215,6 +215,41 @@ fn what_is_recorded_is_what_was_sent() {
 }
 
 #[test]
+fn what_a_crash_cuts_off_is_there_after_the_next_start() {
+    if !support::have(&["ffmpeg"]) {
+        return;
+    }
+    let (clips, media) = (support::clips(), tempfile::tempdir().unwrap());
+    let (clip, folder) = (clips.join("h264-aac.mp4"), media.path().join("recordings"));
+    let sent = packets(&clip).unwrap();
+    let options = ["--record-paths", "live/", "--recordings-to", "recordings/"];
+    // More than one crash, and the last server is stopped as it should be.
+    for round in 0..3 {
+        let server = Server::start(media.path(), &options).unwrap();
+        let _sender = send(&clip, "tcp", &server.url("live/a"));
+        let recording = begin(&server, json!({"channel": "live/a", "to": format!("recordings/{round}.mp4")}));
+        let noted = until(&server, &recording, "it goes on", |now| now["recorded_s"].as_f64().unwrap() >= 2.0 * ENOUGH_S);
+        if round == 2 {
+            server.stop().unwrap();
+        } else {
+            server.crash().unwrap();
+            assert_eq!(names(&folder)[..2], [format!(".{round}.mp4.notes"), format!(".{round}.mp4.part")], "{noted}");
+        }
+    }
+    let server = Server::start(media.path(), &options).unwrap();
+    assert_eq!(names(&folder), ["0.mp4", "1.mp4", "2.mp4"], "nothing else is left");
+    for name in names(&folder) {
+        let recorded = packets(&folder.join(&name)).unwrap();
+        place(&sent[0], &recorded[0]).unwrap();
+        place(&sent[1], &recorded[1]).unwrap();
+        // A second of notes, a second that was not collected, and the clip's blocks are not full for a while.
+        let seconds = recorded[0].len() as f64 / 25.0;
+        assert!(seconds >= ENOUGH_S, "{name}: {seconds} s");
+    }
+    drop(server);
+}
+
+#[test]
 fn a_transport_stream_is_recorded_picture_by_picture() {
     if !support::have(&["ffmpeg"]) {
         return;
@@ -279,7 +314,7 @@ fn a_recording_ends_in_every_way_and_is_refused_where_it_may_not_be() {
     // Not wanted.
     let (status, end) = ask(&server, "DELETE", &format!("{}?discard=true", page(&dropped)), Value::Null);
     assert_eq!((status, &end["state"]), (200, &json!("cancelled")), "{end}");
-    assert_eq!(names(&folder), [".other.mp4.part", "short.mp4"]);
+    assert_eq!(names(&folder), [".other.mp4.notes", ".other.mp4.part", "short.mp4"]);
     // What is over can be forgotten.
     assert_eq!(ask(&server, "DELETE", &page(&dropped), Value::Null).0, 200);
     assert_eq!(ask(&server, "GET", &page(&dropped), Value::Null).0, 404);

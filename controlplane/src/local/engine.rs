@@ -109,6 +109,7 @@ impl LocalEngine {
         let channels = Arc::new(Channels::new(config.live));
         let imports = Imports::new(config.import_from.as_deref())?;
         let recordings = Recordings::new(config.recordings_to.clone());
+        recordings.recover(&titles.library).map_err(|e| format!("cannot start a thread: {e}"))?;
         let transfers: Arc<Board> = Arc::default();
         let share = config.sessions_max.div_ceil(config.cpus.len().max(1) as u32);
         let (mut cores, mut sockets) = (Vec::new(), Vec::new());

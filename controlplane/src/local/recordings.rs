@@ -3,25 +3,31 @@
 //! ```text
 //! POST ─► place in the media folder, as `recordings-to` allows ─► a pair for each track on the channel's engine core ─┐
 //!            every moment: notes collected, room on the disk taken ahead ◄───────────────────────────────────────────┤
+//!            every second: what was noted, into the journal beside the file ◄─────────────────────────────────────────┤
 //!            its end, whoever or whatever brings it: moov, head, synced, renamed, in the catalogue ◄──────────────────┤
 //!            discarded, or nothing came: the part is removed ◄────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! However a recording ends, what was recorded becomes a file that can be played, and its status says why there is no more. Room is taken
-//! before it is written to, so that what belongs behind the samples still fits when the disk is full.
+//! before it is written to, so that what belongs behind the samples still fits when the disk is full. What a crash cuts off, the next start
+//! makes a file of ([`recover`]).
+
+mod files;
+mod recover;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dataplane::disks::{NewFile, NewFileError};
+use dataplane::disks::NewFileError;
 use dataplane::engine::TransferReport;
 use dataplane::gdsl::Outcome;
-use dataplane::media::library::NewPlace;
+use dataplane::media::library::Library;
 use dataplane::media::movie;
 use dataplane::transfer::record::{Layout, RECORD_CHUNKS, RecordSpec};
-use dataplane::transfer::take::{Take, finish};
+use dataplane::transfer::take::Take;
 
+use self::files::Files;
 use super::channels::{Channels, Shape};
 use super::jobs::{Job, Jobs};
 use super::titles::Titles;
@@ -31,12 +37,8 @@ use crate::transfer::{RecordingRequest, RecordingStatus, TransferError, Transfer
 
 /// How often notes are collected, and the engine core is asked how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// Room is taken ahead of what is written, in the first of these steps for which there is room, bytes.
-const ROOM_STEPS_BYTES: [u64; 3] = [64 << 20, 8 << 20, 0];
-/// Room that is left when more is taken, if there is more.
-const ROOM_LEFT_BYTES: u64 = 32 << 20;
-/// Room with which a recording ends because there is no more: what is written until the next look, at a gigabit per second.
-const ROOM_MIN_BYTES: u64 = 16 << 20;
+/// The journal is written every so many times of these: what a crash may cut off.
+const JOURNAL_EVERY: u32 = 4;
 /// How long whoever ends a recording waits for the file.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest recording that may be asked for, seconds.
@@ -102,48 +104,6 @@ fn end(job: &Job<Recording>, state: TransferState, error: Option<String>) {
     job.end(state, error);
 }
 
-/// The file of a recording that goes on; dropped, it leaves nothing behind.
-struct Files {
-    new: NewFile,
-    place: NewPlace,
-    room_bytes: u64,
-}
-
-impl Files {
-    /// Little room is left beyond these bytes.
-    fn is_short(&self, needed_bytes: u64) -> bool {
-        needed_bytes.saturating_add(ROOM_LEFT_BYTES) > self.room_bytes
-    }
-
-    /// Takes room for these bytes and more.
-    fn make_room(&mut self, needed_bytes: u64) -> Result<(), NewFileError> {
-        let wanted_bytes = needed_bytes.saturating_add(ROOM_LEFT_BYTES);
-        for step_bytes in ROOM_STEPS_BYTES {
-            let room_bytes = wanted_bytes.saturating_add(step_bytes);
-            match self.new.reserve(room_bytes) {
-                Ok(()) => {
-                    self.room_bytes = room_bytes;
-                    return Ok(());
-                }
-                Err(NewFileError::NoRoom { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if needed_bytes.saturating_add(ROOM_MIN_BYTES) <= self.room_bytes {
-            return Ok(());
-        }
-        Err(NewFileError::NoRoom { path: self.new.path().to_owned(), bytes: wanted_bytes })
-    }
-
-    /// The file gets what is missing of it, and its name; its size.
-    fn finish(mut self, takes: Vec<Take>) -> Result<u64, String> {
-        let finished = finish(&mut self.new, takes).map_err(|error| error.to_string())?;
-        self.new.finish(finished.bytes).map_err(|error| error.to_string())?;
-        self.place.keep();
-        Ok(finished.bytes)
-    }
-}
-
 /// The recordings of an engine.
 pub(super) struct Recordings {
     /// Beginnings of the paths that they may have.
@@ -155,6 +115,18 @@ impl Recordings {
     /// Recordings to these paths only.
     pub(super) fn new(paths: RecordPaths) -> Self {
         Self { paths, jobs: Jobs::default() }
+    }
+
+    /// Has what a crash has left of recordings made into files. It is taken up before this returns.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn recover(&self, library: &Library) -> std::io::Result<()> {
+        let left = recover::take_up(library, &self.paths);
+        if left.is_empty() {
+            return Ok(());
+        }
+        std::thread::Builder::new().name("recover".into()).spawn(move || recover::finish(left)).map(drop)
     }
 
     pub(super) fn list(&self) -> Vec<RecordingStatus> {
@@ -200,14 +172,13 @@ impl Recordings {
         let path = to.clone();
         let open = move || {
             let (new, place) = new_file(&titles.library, &path, 0, replace)?;
-            let mut files = Files { new, place, room_bytes: 0 };
-            files.make_room(0).map_err(|error| match error {
+            Files::begin(new, place).map_err(|error| match error {
                 NewFileError::NoRoom { .. } => TransferError::NoRoom(error.to_string()),
                 error => TransferError::Unavailable(error.to_string()),
-            })?;
-            Ok(files)
+            })
         };
-        let files = tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(TransferError::Unavailable(error.to_string())))?;
+        let mut files =
+            tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(TransferError::Unavailable(error.to_string())))?;
         let layout = Arc::new(Layout::default());
         let core = Arc::clone(&live.core);
         let (mut pairs, mut takes) = (Vec::new(), Vec::new());
@@ -228,6 +199,7 @@ impl Recordings {
             pairs.push(Box::new(pair.into()));
             takes.push(take);
         }
+        files.begin_journal(replace, &takes);
         let chunks = RECORD_CHUNKS * pairs.len();
         let running = Running::start(core, board, id, pairs, chunks).await?;
         let (discard, stopping, so_far) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
@@ -280,8 +252,8 @@ fn names(shape: &Shape) -> (Vec<String>, Vec<String>) {
 }
 
 /// Collects what the engine core notes; why the recording must end, if it must.
-fn collect(job: &Job<Recording>, takes: &mut [Take]) -> Option<String> {
-    takes.iter_mut().for_each(Take::collect);
+fn collect(job: &Job<Recording>, files: &mut Files, takes: &mut [Take]) -> Option<String> {
+    files.collect(takes);
     let mut so_far = job.what.so_far();
     so_far.recorded_ns = takes.iter().map(Take::duration_ns).max().unwrap_or(0);
     so_far.samples = takes.iter().map(Take::samples).sum();
@@ -307,10 +279,11 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
     let mut every = tokio::time::interval(PROGRESS_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ended: Option<String> = None;
+    let mut ticks: u32 = 0;
     while !job.what.discard.load(Ordering::Acquire) {
         let why = tokio::select! {
             report = running.over() => {
-                collect(&job, &mut takes);
+                collect(&job, &mut files, &mut takes);
                 let why = why_over(&job, report);
                 if report.is_none_or(|report| report.going_on == 0) {
                     ended = ended.or(Some(why));
@@ -325,23 +298,28 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
                 if let Some(report) = running.report().await {
                     job.progress().bytes = report.bytes;
                 }
-                let full = collect(&job, &mut takes);
+                let full = collect(&job, &mut files, &mut takes);
                 let needed_bytes = takes.iter().map(Take::tail_bytes).fold(layout.end(), u64::saturating_add);
-                if !files.is_short(needed_bytes) {
-                    full
-                } else {
-                    match tokio::task::spawn_blocking(move || (files.make_room(needed_bytes), files)).await {
-                        Ok((made, kept)) => {
-                            files = kept;
-                            full.or(made.err().map(|error| match error {
-                                NewFileError::NoRoom { .. } => "the disk is full".to_owned(),
-                                error => error.to_string(),
-                            }))
-                        }
-                        Err(error) => {
-                            running.stop().await;
-                            return end(&job, TransferState::Failed, Some(error.to_string()));
-                        }
+                ticks = ticks.wrapping_add(1);
+                let (is_short, write) = (files.is_short(needed_bytes), ticks.is_multiple_of(JOURNAL_EVERY));
+                let tend = move || {
+                    if write {
+                        files.write_journal();
+                    }
+                    let made = if is_short { files.make_room(needed_bytes) } else { Ok(()) };
+                    (made, files)
+                };
+                match tokio::task::spawn_blocking(tend).await {
+                    Ok((made, kept)) => {
+                        files = kept;
+                        full.or(made.err().map(|error| match error {
+                            NewFileError::NoRoom { .. } => "the disk is full".to_owned(),
+                            error => error.to_string(),
+                        }))
+                    }
+                    Err(error) => {
+                        running.stop().await;
+                        return end(&job, TransferState::Failed, Some(error.to_string()));
                     }
                 }
             }
@@ -354,7 +332,7 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
     }
     // Before anything is done with the file.
     running.stop().await;
-    collect(&job, &mut takes);
+    collect(&job, &mut files, &mut takes);
     job.what.so_far().ended = ended;
     if job.what.discard.load(Ordering::Acquire) {
         // The part is gone before anybody is told of the end.

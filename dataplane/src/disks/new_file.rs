@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! create: `.NAME.part`, locked, its place on the disk taken ─► writes through a `Disk` ─► finish: cut to length, synced, renamed
-//!                                                                                     └─► dropped: the part is removed
+//! take_up: one that a crash has left behind, as it is ────────────────────────────────┘├─► leave: it stays for who takes it up
+//!                                                                                      └─► dropped: the part is removed
 //! ```
 //!
-//! Everything here blocks: it is for the control core. A part that a crash has left behind is taken over by whoever makes the same file
-//! next; one that a living process writes is locked.
+//! Everything here blocks: it is for the control core. A part that a crash has left behind is emptied by whoever makes the same file next,
+//! unless it was taken up before; one that a living process writes is locked.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -69,13 +70,32 @@ impl NewFile {
     /// # Errors
     /// [`NewFileError`].
     pub fn create(path: &Path, bytes: u64, replace: bool) -> Result<Self, NewFileError> {
-        let os_error = |what, source| NewFileError::Os { what, path: path.to_owned(), source };
         if !replace && path.symlink_metadata().is_ok() {
             return Err(NewFileError::Exists { path: path.to_owned() });
         }
+        let new = Self::open(path, replace, true)?;
+        new.file.buffered().set_len(0).map_err(|source| new.os_error("make", source))?;
+        new.reserve(bytes)?;
+        Ok(new)
+    }
+
+    /// Takes up the part of the file at `path` that a crash has left behind, as it is; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`NewFileError`]; the part stays.
+    pub fn take_up(path: &Path, replace: bool) -> Result<Option<Self>, NewFileError> {
+        match Self::open(path, replace, false) {
+            Ok(new) => Ok(Some(new)),
+            Err(NewFileError::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(path: &Path, replace: bool, create: bool) -> Result<Self, NewFileError> {
+        let os_error = |what, source| NewFileError::Os { what, path: path.to_owned(), source };
         let name = path.file_name().ok_or_else(|| os_error("make", io::ErrorKind::InvalidInput.into()))?;
-        let part = path.with_file_name(part_name(name));
-        let buffered = open_part(&part).map_err(|source| os_error("make", source))?;
+        let part = path.with_file_name(hidden(name, PART));
+        let buffered = open_part(&part, create).map_err(|source| os_error("make", source))?;
         match buffered.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(NewFileError::Busy { path: path.to_owned() }),
@@ -86,13 +106,8 @@ impl NewFile {
         if !is_same {
             return Err(NewFileError::Busy { path: path.to_owned() });
         }
-        let begun = buffered.set_len(0).and_then(|()| MediaFile::writable(buffered, &part)).map_err(|source| {
-            let _ = std::fs::remove_file(&part);
-            os_error("make", source)
-        })?;
-        let new = Self { path: path.to_owned(), part, replace, file: begun, done: false };
-        new.reserve(bytes)?;
-        Ok(new)
+        let file = MediaFile::writable(buffered, &part).map_err(|source| os_error("make", source))?;
+        Ok(Self { path: path.to_owned(), part, replace, file, done: false })
     }
 
     /// The handle to write it with.
@@ -103,6 +118,42 @@ impl NewFile {
     /// Where it will be.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where what must be known of it lies until it is whole.
+    pub fn notes_path(&self) -> PathBuf {
+        Self::notes_path_of(&self.path)
+    }
+
+    /// Where what must be known of the file at `path` lies until it is whole.
+    pub fn notes_path_of(path: &Path) -> PathBuf {
+        path.with_file_name(hidden(path.file_name().unwrap_or_default(), NOTES))
+    }
+
+    /// Bytes that the part has now.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn size_now(&self) -> io::Result<u64> {
+        Ok(self.file.buffered().metadata()?.len())
+    }
+
+    /// Waits until what was written is on the disk.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.file.buffered().sync_data()
+    }
+
+    /// Whether a file that is there is replaced in the end.
+    pub fn set_replace(&mut self, replace: bool) {
+        self.replace = replace;
+    }
+
+    /// The part stays as it is, for whoever takes it up.
+    pub fn leave(mut self) {
+        self.done = true;
     }
 
     /// Takes room for the first `bytes` of the file, so that a disk that is too full is known before anything was written.
@@ -158,8 +209,12 @@ impl NewFile {
         Ok(std::mem::take(&mut self.path))
     }
 
-    /// For file systems without hard links.
+    /// For file systems without hard links, and for a part that got its name already before a crash.
     fn rename_if_free(&self, source: io::Error) -> Result<(), NewFileError> {
+        let own = self.file.identity();
+        if self.path.symlink_metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.device, own.inode)) {
+            return Ok(());
+        }
         if source.kind() == io::ErrorKind::AlreadyExists || self.path.symlink_metadata().is_ok() {
             return Err(NewFileError::Exists { path: self.path.clone() });
         }
@@ -183,18 +238,26 @@ impl Drop for NewFile {
     }
 }
 
-/// The name that a file has until it is whole. Its extension keeps it out of the catalogue.
-fn part_name(name: &OsStr) -> OsString {
-    let mut part = OsString::from(".");
-    part.push(name);
-    part.push(".part");
-    part
+const PART: &str = ".part";
+const NOTES: &str = ".notes";
+
+/// A name beside a file's, until that is whole. Its extension keeps it out of the catalogue.
+fn hidden(name: &OsStr, extension: &str) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(extension);
+    hidden
 }
 
-fn open_part(part: &Path) -> io::Result<File> {
+/// The name of the file whose notes have this name, if it is one of notes.
+pub fn name_of_notes(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(NOTES).filter(|name| !name.is_empty())
+}
+
+fn open_part(part: &Path, create: bool) -> io::Result<File> {
     // O_DSYNC: what goes through the page cache does not pile up there until the end.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_DSYNC;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(part)
+    OpenOptions::new().read(true).write(true).create(create).truncate(false).custom_flags(flags).open(part)
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@
 //! - [`mp4`]: the reader of MP4 and QuickTime files.
 //! - [`movie`]: the writer of MP4 files, for what is recorded.
 //! - [`library`]: the titles of a media folder.
+//! - `encoding`: titles and codecs as bytes, for what the appliance writes for itself.
 //!
 //! Files are hostile input: reading one costs bounded time and memory and never panics.
 
 pub mod description;
+pub(crate) mod encoding;
 pub mod error;
 pub mod index;
 pub mod library;

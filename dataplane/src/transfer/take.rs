@@ -10,15 +10,16 @@
 //! starts on the line of time of all tracks is the median of what its records say, so that one late packet at the start moves nothing.
 //! Everything here blocks or takes memory: it is for the control core.
 
+mod times;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::Receiver;
-use pacing::schedule::ticks_to_ns;
+use crossbeam_channel::{Receiver, never};
 
+use self::times::Times;
 use super::record::Note;
-use crate::delivery::live::RecordHeader;
 use crate::disks::NewFile;
 use crate::ingest::UNIT_BYTES_MAX;
 use crate::media::movie::{self, HEAD_BYTES, MovieSample, MovieTrack};
@@ -27,8 +28,6 @@ use crate::media::{Codec, TrackKind};
 
 /// Samples of a track: more than a day of sound. Their tables are in memory until the file is finished, 24 bytes each, and once more then.
 pub const SAMPLES_MAX: usize = 1 << 22;
-/// Places of a track's line of time that are kept to tell where it starts.
-const PLACES_MAX: usize = 2048;
 
 /// Why there is no file.
 #[derive(Debug, thiserror::Error)]
@@ -89,67 +88,6 @@ struct Noted {
 const SYNC: u32 = 1 << 31;
 const _: () = assert!(UNIT_BYTES_MAX < SYNC as usize);
 
-/// The times of a track.
-#[derive(Debug, Default)]
-struct Times {
-    /// The sender's time and the track's of where the present stretch of time began; `None` before the first record.
-    stretch: Option<(i64, u64)>,
-    last: u64,
-    first_at_ns: u64,
-    newest_at_ns: u64,
-    last_span_ns: u32,
-    /// The engine core's time minus the track's, now and then: every `each`th record's.
-    places: Vec<i64>,
-    each: usize,
-    seen: usize,
-}
-
-impl Times {
-    /// When a record is decoded, in the track's time, and how much later it is shown. No two are decoded at once: some players, and our own
-    /// reader, take of such the last one.
-    fn next(&mut self, header: &RecordHeader, clock_rate: u32) -> (u64, i32) {
-        let at_ns = header.at_ns;
-        let (from, to) = match self.stretch {
-            Some(stretch) if !header.discontinuity => stretch,
-            Some(_) => {
-                let since_ns = u128::from(at_ns.saturating_sub(self.first_at_ns));
-                let ticks = u64::try_from(since_ns * u128::from(clock_rate) / 1_000_000_000).unwrap_or(u64::MAX);
-                (header.dts, ticks.max(self.last.saturating_add(1)))
-            }
-            None => {
-                (self.first_at_ns, self.each) = (at_ns, 1);
-                (header.dts, 0)
-            }
-        };
-        let is_first = self.stretch.replace((from, to)).is_none();
-        let told = to.saturating_add_signed(header.dts.saturating_sub(from));
-        let time = if is_first { told } else { told.max(self.last.saturating_add(1)) };
-        let later = i64::try_from(time - told).unwrap_or(i64::MAX);
-        let pts_offset = i64::from(header.pts_offset).saturating_sub(later);
-        (self.last, self.newest_at_ns, self.last_span_ns) = (time, at_ns, header.span_ns);
-        if self.seen.is_multiple_of(self.each) {
-            let ns = ticks_to_ns(i64::try_from(time).unwrap_or(i64::MAX), clock_rate);
-            self.places.push(i64::try_from(at_ns).unwrap_or(i64::MAX).saturating_sub(ns));
-        }
-        self.seen += 1;
-        if self.places.len() >= PLACES_MAX {
-            let mut keep = false;
-            self.places.retain(|_| {
-                keep = !keep;
-                keep
-            });
-            self.each *= 2;
-        }
-        (time, i32::try_from(pts_offset).unwrap_or(i32::MIN))
-    }
-
-    /// The engine core's time of the track's time 0, nanoseconds.
-    fn start_ns(&mut self) -> i64 {
-        let middle = self.places.len() / 2;
-        if self.places.is_empty() { 0 } else { *self.places.select_nth_unstable(middle).1 }
-    }
-}
-
 /// What was recorded of a track so far.
 #[derive(Debug)]
 pub struct Take {
@@ -181,23 +119,47 @@ impl Take {
         Self { kind, codec, clock_rate, extent_bytes, notes, safe, extents, breaks: 0, longest: 0, samples, times }
     }
 
-    /// Collects what the sink has noted since the last call. It waits for that when it has noted thousands of records.
-    pub fn collect(&mut self) {
-        for note in self.notes.try_iter() {
-            match note {
-                Note::Extent(offset) => {
-                    self.breaks += u64::from(self.extents.last().is_some_and(|last| last + self.extent_bytes != offset));
-                    self.extents.push(offset);
-                }
-                Note::Record(header, at) if self.samples.len() < SAMPLES_MAX => {
-                    let (dts, pts_offset) = self.times.next(&header, self.clock_rate);
-                    self.longest = self.longest.max(header.bytes);
-                    let bytes = header.bytes & !SYNC | if header.sync { SYNC } else { 0 };
-                    self.samples.push(Noted { at, dts, pts_offset, bytes });
-                }
-                Note::Record(..) => {}
-            }
+    /// A take of what a journal tells, from its beginning.
+    pub(super) fn of_journal(kind: TrackKind, codec: Codec, clock_rate: u32, extent_bytes: u64) -> Self {
+        Self::new(kind, codec, clock_rate, extent_bytes, never(), Arc::default())
+    }
+
+    /// Collects what the sink has noted since the last call, and passes it on. The sink waits for that when it has noted thousands of records.
+    pub fn collect(&mut self, mut told: impl FnMut(&Note)) {
+        while let Ok(note) = self.notes.try_recv() {
+            told(&note);
+            self.note(note);
         }
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        match note {
+            Note::Extent(offset) => {
+                self.breaks += u64::from(self.extents.last().is_some_and(|last| last + self.extent_bytes != offset));
+                self.extents.push(offset);
+            }
+            Note::Record(header, at) if self.samples.len() < SAMPLES_MAX => {
+                let (dts, pts_offset) = self.times.next(&header, self.clock_rate);
+                self.longest = self.longest.max(header.bytes);
+                let bytes = header.bytes & !SYNC | if header.sync { SYNC } else { 0 };
+                self.samples.push(Noted { at, dts, pts_offset, bytes });
+            }
+            Note::Record(..) => {}
+        }
+    }
+
+    /// Bytes of the track that are in the file without a gap.
+    pub(super) fn safe(&self) -> u64 {
+        self.safe.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_safe(&self, bytes: u64) {
+        self.safe.store(bytes, Ordering::Release);
+    }
+
+    /// What a journal must know of it.
+    pub(super) fn shape(&self) -> (TrackKind, &Codec, u32, u64) {
+        (self.kind, &self.codec, self.clock_rate, self.extent_bytes)
     }
 
     /// No more samples are taken.
@@ -207,7 +169,7 @@ impl Take {
 
     /// How much was noted, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
-        self.times.newest_at_ns.saturating_sub(self.times.first_at_ns)
+        self.times.duration_ns()
     }
 
     /// Samples that were noted.
@@ -240,8 +202,8 @@ impl Take {
     }
 
     /// Where the track's bytes that are safely in the file end.
-    fn end(&self) -> u64 {
-        let safe = self.safe.load(Ordering::Acquire);
+    pub(super) fn end(&self) -> u64 {
+        let safe = self.safe();
         safe.checked_sub(1)
             .and_then(|last| self.pieces(last, 1))
             .and_then(|pieces| pieces.first().map(|(offset, _)| offset + 1))
@@ -250,7 +212,7 @@ impl Take {
 
     /// The track of the movie; what lies in two pieces is written again at `end`, which moves on.
     fn finish(mut self, storage: &mut impl Storage, end: &mut u64) -> Result<Option<MovieTrack>, TakeError> {
-        let safe = self.safe.load(Ordering::Acquire);
+        let safe = self.safe();
         let is_whole = |sample: &Noted| sample.at.saturating_add(u64::from(sample.bytes & !SYNC)) <= safe;
         let whole = self.samples.iter().take_while(|sample| is_whole(sample)).count();
         let cut_at = self.samples.get(whole).map(|sample| sample.dts);
@@ -324,7 +286,7 @@ pub struct Finished {
 /// # Errors
 /// [`TakeError`]: there is no file.
 pub fn finish(storage: &mut impl Storage, mut takes: Vec<Take>) -> Result<Finished, TakeError> {
-    takes.iter_mut().for_each(Take::collect);
+    takes.iter_mut().for_each(|take| take.collect(|_| {}));
     let mut end = takes.iter().map(Take::end).max().unwrap_or(0).max(HEAD_BYTES);
     let mut tracks = Vec::new();
     for take in takes {
@@ -337,52 +299,4 @@ pub fn finish(storage: &mut impl Storage, mut takes: Vec<Take>) -> Result<Finish
     storage.write_all_at(&moov, end).map_err(TakeError::Write)?;
     storage.write_all_at(&movie::head(end), 0).map_err(TakeError::Write)?;
     Ok(Finished { bytes: end + moov.len() as u64, samples: tracks.iter().map(|track| track.samples.len() as u64).sum() })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn header(at_ms: u64, dts: i64, pts_offset: i32, discontinuity: bool) -> RecordHeader {
-        RecordHeader { at_ns: at_ms * 1_000_000, dts, pts_offset, span_ns: 40_000_000, bytes: 1, sync: true, discontinuity }
-    }
-
-    #[test]
-    fn times_are_the_senders_and_after_a_break_the_engines() {
-        let mut times = Times::default();
-        // The second and third come at the decode time of the first, as long as it is not known how pictures are reordered.
-        let told = [(0, 500, 0), (0, 500, 7200), (0, 500, 3600), (40, 4100, 7200), (80, 7700, 0)];
-        let got: Vec<_> = told.iter().map(|&(at_ms, dts, pts)| times.next(&header(at_ms, dts, pts, false), 90_000)).collect();
-        assert_eq!(got, [(0, 0), (1, 7199), (2, 3598), (3600, 7200), (7200, 0)]);
-        // Another sender, ten seconds later.
-        assert_eq!(times.next(&header(10_080, 77, 0, true), 90_000), (907_200, 0));
-        assert_eq!(times.next(&header(10_120, 77 + 3600, 0, false), 90_000), (910_800, 0));
-        assert_eq!(times.start_ns(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn any_times_go_on(records in prop::collection::vec((any::<u32>(), any::<i64>(), any::<i32>(), any::<bool>()), 1..100), rate in 1u32..100_000) {
-            let (mut times, mut last) = (Times::default(), None);
-            for (at_ms, dts, pts, discontinuity) in records {
-                let (time, _) = times.next(&header(at_ms.into(), dts, pts, discontinuity), rate);
-                prop_assert!(last.is_none_or(|last| time > last || last == u64::MAX));
-                last = Some(time);
-            }
-            times.start_ns();
-        }
-
-        /// However late single packets come, a track starts where most of its records say.
-        #[test]
-        fn a_late_packet_moves_nothing(late in prop::collection::vec(0u64..400, 40), count in 200usize..9000) {
-            let mut times = Times::default();
-            for n in 0..count as u64 {
-                let at_ms = 5000 + 20 * n + late.get(n as usize).copied().unwrap_or(0);
-                times.next(&header(at_ms, 960 * n as i64, 0, false), 48_000);
-            }
-            prop_assert_eq!(times.start_ns(), 5_000_000_000);
-        }
-    }
 }

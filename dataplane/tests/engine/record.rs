@@ -8,6 +8,7 @@ use dataplane::engine::{Command, Refusal, Reply, TransferReport};
 use dataplane::gdsl::Outcome;
 use dataplane::media::{Title, read_title};
 use dataplane::transfer::Take;
+use dataplane::transfer::journal::{Notes, replay};
 use dataplane::transfer::record::{Layout, RecordSpec, TOO_SLOW};
 use dataplane::transfer::take::{Storage, TakeError, finish};
 use rand::rngs::StdRng;
@@ -83,9 +84,12 @@ impl Recording {
         while stage.gone.is_empty() {
             stage.run_for(MS);
         }
-        let mut content = Content(self.file.written().unwrap());
-        let finished = finish(&mut content, self.takes)?;
-        assert_eq!(finished.bytes as usize, content.0.len().min(finished.bytes as usize));
+        Self::film(self.file.written().unwrap(), self.takes)
+    }
+
+    fn film(written: Vec<u8>, takes: Vec<Take>) -> Result<Film, TakeError> {
+        let mut content = Content(written);
+        let finished = finish(&mut content, takes)?;
         content.0.truncate(finished.bytes as usize);
         let title = read_title(&mut Cursor::new(&content.0), finished.bytes).unwrap();
         let samples: usize = title.tracks.iter().map(|track| track.samples.len() as usize).sum();
@@ -276,6 +280,46 @@ fn a_recording_may_be_ended_or_dropped_at_any_moment() {
 }
 
 #[test]
+fn what_was_noted_before_a_crash_is_a_film() {
+    const EVERY_MS: u64 = 300;
+    for seed in 0..12 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let disk = SimDiskConfig { seed, lanes: 1 + seed as usize % 2, ..SimDiskConfig::default() };
+        let (mut stage, Sender { arrivals, units }) = channel(Config { disk, ..Config::default() }, &mut rng, 9, 0, 0);
+        let mut arrivals = arrivals.into_iter().peekable();
+        let begin_ns = stage.now();
+        play(&mut stage, &mut arrivals, begin_ns + SECOND);
+        let mut recording = Recording::begin(&mut stage, 1 << 30, None).unwrap();
+        let mut notes = Notes::default();
+        let mut journal = Notes::head(b"boot", false, &recording.takes);
+        let (mut now_ns, mut last) = (begin_ns + SECOND, 0);
+        let crash_ns = begin_ns + rng.random_range(2 * SECOND..9 * SECOND);
+        while now_ns < crash_ns {
+            now_ns += rng.random_range(1..EVERY_MS) * MS;
+            play(&mut stage, &mut arrivals, now_ns);
+            notes.collect(&mut recording.takes);
+            last = journal.len();
+            journal.extend(notes.frame());
+        }
+        // The crash comes while the last frame is written; what the disk does with the writes that are under way, nobody knows.
+        journal.truncate(rng.random_range(last..=journal.len()));
+        let written = recording.file.written().unwrap();
+        let film = Recording::film(written, replay(journal.as_slice(), b"boot").unwrap().takes).unwrap();
+        let (pictures, sound) = (film.units(0, &units[0]), film.units(1, &units[1]));
+        for (units, step_ms) in [(&pictures, 40), (&sound, 20)] {
+            assert!(units.windows(2).all(|two| two[1].0 == two[0].0 + 1), "seed {seed}: {units:?}");
+            // What may be missing: two frames of notes, and a block of sound that was not full.
+            let until_ms = units.last().map_or(0, |&(number, _)| (number as u64 + 1) * step_ms);
+            let missing_ms = ((now_ns - begin_ns) / MS).saturating_sub(until_ms);
+            assert!(missing_ms < 2 * EVERY_MS + 600, "seed {seed}: {missing_ms} ms are missing");
+        }
+        assert!(!stage.over.iter().any(|(_, report)| report.outcome.is_some()));
+        recording.finish(&mut stage).unwrap();
+        close(stage);
+    }
+}
+
+#[test]
 fn what_cannot_be_recorded_is_refused() {
     let mut rng = StdRng::seed_from_u64(3);
     let mut stage = Stage::new(Config { chunks: 2048, ..Config::default() });
@@ -323,7 +367,7 @@ fn a_recording_allocates_and_frees_nothing() {
         // The simulated host frees what it has handed over.
         assert!(calls() - before <= datagrams, "turn {turns} allocated or freed");
         turns += 1;
-        recording.takes.iter_mut().for_each(Take::collect);
+        recording.takes.iter_mut().for_each(|take| take.collect(|_| {}));
         stage.clock.advance_to(turn.next_ns.unwrap_or(u64::MAX).clamp(stage.now() + 1_000, stage.now() + MS / 2));
     }
     assert!(turns > 1000 && stage.core_status().disk.write_bytes > written + 100_000);

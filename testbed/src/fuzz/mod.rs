@@ -8,6 +8,7 @@ pub mod movie;
 pub mod mp4_index;
 pub mod packetise;
 pub mod range_header;
+pub mod recording_notes;
 pub mod rtcp;
 pub mod rtp_ingest;
 pub mod rtsp_input;
@@ -21,7 +22,7 @@ pub mod transport_stream;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("announce", announce::run),
     ("config", config::run),
     ("interface", interface::run),
@@ -29,6 +30,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("mp4_index", mp4_index::run),
     ("packetise", packetise::run),
     ("range_header", range_header::run),
+    ("recording_notes", recording_notes::run),
     ("rtcp", rtcp::run),
     ("rtp_ingest", rtp_ingest::run),
     ("rtsp_input", rtsp_input::run),

@@ -13,5 +13,5 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
-pub use record::{Record, RecordHeader};
+pub use record::{HEADER_BYTES, Record, RecordHeader};
 pub use source::TapeSource;

@@ -19,8 +19,8 @@ use std::time::Duration;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Identity;
-use super::encoding::{Decoder, Encoder, decode_title, encode_title};
 use crate::media::Title;
+use crate::media::encoding::{Decoder, Encoder, decode_title, encode_title};
 
 const MAGIC: [u8; 8] = *b"TACTUSIX";
 /// To be raised whenever the encoding changes, or what the reader makes of a file.

@@ -1,6 +1,7 @@
 //! Which files the media folder has. No path and no link ever leads out of it.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,31 @@ fn is_media(path: &Path) -> bool {
 /// The media files below `root`, sorted by path.
 pub fn list(root: &Path) -> Vec<ListedFile> {
     let mut files = Vec::new();
+    walk(root, |prefix, name, metadata| {
+        if !name.starts_with('.') && metadata.is_file() && is_media(Path::new(name)) {
+            files.push(ListedFile { path: format!("{prefix}{name}"), identity: Identity::of(metadata) });
+        }
+        files.len() < FILES_MAX
+    });
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+/// The paths of media files below `root` that hidden files beside them are about, whether they are there or not; `of` tells what a hidden file
+/// is about by its name.
+pub fn beside(root: &Path, of: impl Fn(&str) -> Option<&str>) -> Vec<String> {
+    let mut paths = Vec::new();
+    walk(root, |prefix, name, metadata| {
+        let of = of(name).filter(|of| name.starts_with('.') && metadata.is_file() && check(of).is_ok());
+        paths.extend(of.map(|of| format!("{prefix}{of}")));
+        paths.len() < FILES_MAX
+    });
+    paths.sort();
+    paths
+}
+
+/// Goes through all files below `root`: the path of their folder with a slash behind it, their name, what they are. `visit` says whether to go on.
+fn walk(root: &Path, mut visit: impl FnMut(&str, &str, &Metadata) -> bool) {
     let mut entries = 0;
     let mut seen = HashSet::new();
     let mut folders = vec![(root.to_owned(), String::new(), 0)];
@@ -90,23 +116,23 @@ pub fn list(root: &Path) -> Vec<ListedFile> {
         let Ok(children) = folder.read_dir() else { continue };
         for child in children.flatten() {
             entries += 1;
-            if entries > ENTRIES_MAX || files.len() >= FILES_MAX {
-                break;
+            if entries > ENTRIES_MAX {
+                return;
             }
-            let Some(name) = child.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else { continue };
-            let path = format!("{prefix}{name}");
+            let name = child.file_name();
+            let Some(name) = name.to_str() else { continue };
             let Ok(target) = child.path().canonicalize() else { continue };
             if !target.starts_with(root) {
                 continue;
             }
             let Ok(metadata) = target.metadata() else { continue };
-            if metadata.is_dir() && depth < DEPTH_MAX {
-                folders.push((target, format!("{path}/"), depth + 1));
-            } else if metadata.is_file() && is_media(Path::new(&name)) {
-                files.push(ListedFile { path, identity: Identity::of(&metadata) });
+            if metadata.is_dir() {
+                if depth < DEPTH_MAX && !name.starts_with('.') {
+                    folders.push((target, format!("{prefix}{name}/"), depth + 1));
+                }
+            } else if !visit(&prefix, name, &metadata) {
+                return;
             }
         }
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    files
 }

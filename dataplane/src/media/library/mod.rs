@@ -5,12 +5,11 @@
 //!
 //! - `folder`: which files there are; no path ever leads out of the root. `place`: where a new one goes.
 //! - `shelf`: the titles in memory.
-//! - `cache`: the titles on disk; `encoding`: their form there.
+//! - `cache`: the titles on disk.
 //!
 //! Everything here blocks: it is for worker threads, never for an engine core.
 
 mod cache;
-mod encoding;
 mod folder;
 mod place;
 mod shelf;
@@ -219,6 +218,12 @@ impl Library {
     /// The media files below the root, sorted by path. Bounded in depth and number; links that leave the root are not followed.
     pub fn list(&self) -> Vec<ListedFile> {
         folder::list(&self.root)
+    }
+
+    /// The paths of media files that hidden files beside them are about, whether they are there or not; `of` tells what a hidden file is about
+    /// by its name.
+    pub fn beside(&self, of: impl Fn(&str) -> Option<&str>) -> Vec<String> {
+        folder::beside(&self.root, of)
     }
 
     /// The media files below the root with what is known of each; reads no file.

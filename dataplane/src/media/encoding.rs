@@ -1,4 +1,5 @@
-//! The form of a title in the cache: fields one after the other, little endian, byte strings and lists with their length before them.
+//! The form of a title in the cache, and of a codec in a recording's journal: fields one after the other, little endian, byte strings and lists
+//! with their length before them.
 //!
 //! What can be told from the rest (RTP parameters) is not written, so that a newer program never announces what an older one thought.
 
@@ -18,15 +19,18 @@ impl Encoder {
         self.out
     }
 
-    fn u8(&mut self, value: u8) {
+    /// A number.
+    pub fn u8(&mut self, value: u8) {
         self.out.push(value);
     }
 
-    fn u32(&mut self, value: u32) {
+    /// A number.
+    pub fn u32(&mut self, value: u32) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn u64(&mut self, value: u64) {
+    /// A number.
+    pub fn u64(&mut self, value: u64) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -56,27 +60,36 @@ impl<'a> Decoder<'a> {
         Self { rest: bytes }
     }
 
+    /// True when all was read.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.rest.split_at_checked(n)?;
         self.rest = rest;
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    /// Bytes of a fixed number.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    /// A number.
+    pub fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    /// A number.
+    pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    /// A number.
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
@@ -156,10 +169,11 @@ pub fn decode_title(from: &mut Decoder<'_>, file_bytes: u64) -> Option<Title> {
         left_out.push(LeftOutTrack { id: from.u32()?, format: from.string()?, reason: from.string()? });
     }
     let description = describe(&container, file_bytes, &tracks, &figures, &left_out);
-    from.rest.is_empty().then_some(Title { tracks, left_out, description })
+    from.is_empty().then_some(Title { tracks, left_out, description })
 }
 
-fn encode_codec(codec: &Codec, out: &mut Encoder) {
+/// Writes a codec.
+pub fn encode_codec(codec: &Codec, out: &mut Encoder) {
     match codec {
         Codec::H264 { length_bytes, sps, pps } => {
             out.u8(0);
@@ -206,7 +220,8 @@ fn encode_codec(codec: &Codec, out: &mut Encoder) {
     }
 }
 
-fn decode_codec(from: &mut Decoder<'_>) -> Option<Codec> {
+/// Reads a codec.
+pub fn decode_codec(from: &mut Decoder<'_>) -> Option<Codec> {
     Some(match from.u8()? {
         0 => Codec::H264 { length_bytes: from.u8()?, sps: from.list()?, pps: from.list()? },
         1 => Codec::H265 { length_bytes: from.u8()?, vps: from.list()?, sps: from.list()?, pps: from.list()? },
