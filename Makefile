@@ -179,7 +179,7 @@ test-own-stack: setup-test ## the end-to-end tests over AF_XDP and TAP (needs ro
 	echo 'End-to-end tests, every server on its own stack: over AF_XDP and, beside it, over TAP'; \
 	for net in af_xdp tap; do \
 		{ TACTUS_E2E_NET=$$net unshare -n sh -c 'ip link set lo up && exec "$$@"' sh \
-			$(CARGO) test -q -p testbed --test e2e_players --test e2e_sessions --test e2e_clips --test e2e_hostile --test e2e_live -- --test-threads=1 \
+			$(CARGO) test -q -p testbed --test e2e_players --test e2e_sessions --test e2e_clips --test e2e_hostile --test e2e_live --test e2e_record -- --test-threads=1 \
 			>"$$logs/$$net" 2>&1; echo $$? >"$$logs/$$net.code"; } & \
 	done; \
 	wait; failed=0; \

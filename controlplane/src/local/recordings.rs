@@ -199,7 +199,12 @@ impl Recordings {
             pairs.push(Box::new(pair.into()));
             takes.push(take);
         }
-        files.begin_journal(replace, &takes);
+        let begin_journal = move || {
+            files.begin_journal(replace, &takes);
+            (files, takes)
+        };
+        let begun = tokio::task::spawn_blocking(begin_journal).await;
+        let (files, takes) = begun.map_err(|error| TransferError::Unavailable(error.to_string()))?;
         let chunks = RECORD_CHUNKS * pairs.len();
         let running = Running::start(core, board, id, pairs, chunks).await?;
         let (discard, stopping, so_far) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());

@@ -32,8 +32,10 @@ const EXTENT: u8 = 1;
 const RECORD: u8 = 2;
 const SAFE: u8 = 3;
 const SYNCED: u8 = 4;
-/// Bytes of a payload. What is collected in a second has far fewer.
-const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a payload. What is collected in a second has fewer.
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an entry.
+const ENTRY_BYTES_MAX: usize = 64;
 /// Tracks of a recording.
 const TRACKS_MAX: usize = 255;
 /// Bytes of an extent.
@@ -58,6 +60,8 @@ pub enum JournalError {
 /// What is written, as bytes.
 #[derive(Debug, Default)]
 pub struct Notes {
+    /// Frames that are full.
+    full: Vec<u8>,
     pending: Vec<u8>,
 }
 
@@ -95,11 +99,12 @@ impl Notes {
         }
     }
 
-    /// The frame of what was remembered since the last one.
-    pub fn frame(&mut self) -> Vec<u8> {
-        let frame = frame(&self.pending);
+    /// The frames of what was remembered since the last ones.
+    pub fn frames(&mut self) -> Vec<u8> {
+        let mut frames = std::mem::take(&mut self.full);
+        frames.extend(frame(&self.pending));
         self.pending.clear();
-        frame
+        frames
     }
 
     /// The frame that says that all before it is on the disk.
@@ -108,10 +113,11 @@ impl Notes {
     }
 
     fn put(&mut self, tag: u8, track: u8, parts: &[&[u8]]) {
-        // More than a frame holds is never read again: what follows it is as lost as it is.
-        if self.pending.len() < PAYLOAD_BYTES_MAX - 64 {
-            self.pending.extend_from_slice(&[tag, track]);
-            parts.iter().for_each(|part| self.pending.extend_from_slice(part));
+        self.pending.extend_from_slice(&[tag, track]);
+        parts.iter().for_each(|part| self.pending.extend_from_slice(part));
+        if self.pending.len() > PAYLOAD_BYTES_MAX - ENTRY_BYTES_MAX {
+            self.full.extend(frame(&self.pending));
+            self.pending.clear();
         }
     }
 }

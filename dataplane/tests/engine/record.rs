@@ -299,7 +299,7 @@ fn what_was_noted_before_a_crash_is_a_film() {
             play(&mut stage, &mut arrivals, now_ns);
             notes.collect(&mut recording.takes);
             last = journal.len();
-            journal.extend(notes.frame());
+            journal.extend(notes.frames());
         }
         // The crash comes while the last frame is written; what the disk does with the writes that are under way, nobody knows.
         journal.truncate(rng.random_range(last..=journal.len()));

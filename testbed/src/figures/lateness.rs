@@ -68,8 +68,8 @@ fn streams(args: &Args, peer: &Peer, way: Way) -> Vec<usize> {
         Effort::Quick => &[25, 200],
         Effort::Standard if own => &[50, 500, 1000, 1500, 2000],
         Effort::Standard => &[25, 100, 200, 300],
-        Effort::Full if matches!(way, Way::Busy | Way::OwnStack) => &[300, 1200, 1800],
-        Effort::Full if own => &[300, 1800],
+        Effort::Full if matches!(way, Way::Busy | Way::OwnStack) => &[300, 1200, 2000],
+        Effort::Full if own => &[300, 2000],
         Effort::Full => &[25, 250],
     };
     if args.streams.is_empty() { streams.to_vec() } else { args.streams.clone() }

@@ -57,7 +57,7 @@ impl Files {
     pub(super) fn write_journal(&mut self) {
         let (Some(journal), false) = (&mut self.journal, self.journal_is_cut) else { return };
         self.writes = self.writes.wrapping_add(1);
-        let written = journal.write(&self.notes.frame());
+        let written = journal.write(&self.notes.frames());
         let written = written.and_then(|()| if self.writes.is_multiple_of(WRITES_PER_SYNC) { journal.sync(&self.new) } else { Ok(()) });
         if let Err(error) = written {
             self.journal_is_cut = true;

@@ -136,3 +136,30 @@ fn walk(root: &Path, mut visit: impl FnMut(&str, &str, &Metadata) -> bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_files_tell_of_those_beside_them_and_no_link_leads_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("media");
+        for made in ["media/a/b", "media/.hidden", "outside"] {
+            std::fs::create_dir_all(folder.path().join(made)).unwrap();
+        }
+        for file in ["media/.x.mp4.notes", "media/a/b/.y.mp4.notes", "media/a/z.mp4", "media/.hidden/.h.mp4.notes", "outside/.o.mp4.notes"]
+        {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        for file in ["media/.no-film.notes", "media/..mp4.notes", "media/plain.mp4.notes"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(folder.path().join("outside"), root.join("link")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("outside/.o.mp4.notes"), root.join(".o.mp4.notes")).unwrap();
+        let root = root.canonicalize().unwrap();
+        let found = beside(&root, |name| name.strip_prefix('.')?.strip_suffix(".notes"));
+        assert_eq!(found, ["a/b/y.mp4", "x.mp4"]);
+        assert_eq!(list(&root).iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a/z.mp4"]);
+    }
+}

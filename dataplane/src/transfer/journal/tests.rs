@@ -49,7 +49,7 @@ fn journal() -> (Vec<u8>, Vec<usize>) {
         }
         safe.iter().for_each(|safe| safe.store(frame * 10 * 132, std::sync::atomic::Ordering::Release));
         notes.collect(&mut takes);
-        bytes.extend(notes.frame());
+        bytes.extend(notes.frames());
         ends.push(bytes.len());
         if frame == 2 {
             bytes.extend(Notes::synced());
