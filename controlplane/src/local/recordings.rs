@@ -346,8 +346,8 @@ async fn supervise(job: Arc<Job<Recording>>, mut running: Running, mut files: Fi
     }
     job.progress().state = TransferState::Finishing;
     match tokio::task::spawn_blocking(move || files.finish(takes)).await {
-        Ok(Ok(bytes)) => {
-            job.progress().bytes = bytes;
+        Ok(Ok(file)) => {
+            job.progress().bytes = file.bytes;
             end(&job, TransferState::Done, None);
         }
         Ok(Err(why)) => end(&job, TransferState::Failed, Some(why)),

@@ -5,7 +5,7 @@
 //! .NAME.notes   what they are:  magic 8 │ frames, each: length 4 │ xxh3 of the payload 8 │ payload
 //!               first payload: boot, replace, bytes of an extent, tracks
 //!               the others:    tag 1, track 1, then  1: offset of an extent 8 │ 2: record header 32, place 8 │ 3: bytes that are safe 8
-//!                              4 (and track 0): all that was said before is on the disk
+//!                              4 (and track 0): all that was said to be safe before is on the disk
 //! ```
 //!
 //! All numbers are little endian. The journal is written about once a second and synced now and then. What it says is true of a process that
@@ -247,6 +247,7 @@ impl Journal {
         let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(FLAGS).open(&path)?;
         let mut journal = Self { file, path, left: false };
         journal.write(&Notes::head(&boot(), replace, takes))?;
+        journal.file.sync_all()?;
         Ok(journal)
     }
 
@@ -279,8 +280,9 @@ impl Journal {
     /// The system's answer.
     pub fn sync(&mut self, new: &NewFile) -> io::Result<()> {
         new.sync_data()?;
-        self.file.sync_data()?;
-        self.write(&Notes::synced())
+        // With what it is about: where the frames before it are lost, it is not reached.
+        self.write(&Notes::synced())?;
+        self.file.sync_data()
     }
 
     /// It stays, for the next start.

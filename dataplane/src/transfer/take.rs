@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, never};
+use pacing::schedule::ticks_to_ns;
 
 use self::times::Times;
 use super::record::Note;
@@ -279,6 +280,8 @@ pub struct Finished {
     pub bytes: u64,
     /// Samples of all tracks.
     pub samples: u64,
+    /// From the beginning to the end of the longest track, nanoseconds.
+    pub duration_ns: u64,
 }
 
 /// Makes an MP4 file of what the sinks of these takes have written to `storage`. They must have come to their ends.
@@ -298,5 +301,13 @@ pub fn finish(storage: &mut impl Storage, mut takes: Vec<Take>) -> Result<Finish
     let moov = movie::moov(&tracks);
     storage.write_all_at(&moov, end).map_err(TakeError::Write)?;
     storage.write_all_at(&movie::head(end), 0).map_err(TakeError::Write)?;
-    Ok(Finished { bytes: end + moov.len() as u64, samples: tracks.iter().map(|track| track.samples.len() as u64).sum() })
+    let duration_ns = |track: &MovieTrack| {
+        let ticks = track.samples.last().map_or(0, |last| last.dts.saturating_add(track.last_duration.into()));
+        u64::try_from(ticks_to_ns(i64::try_from(ticks).unwrap_or(i64::MAX), track.timescale)).unwrap_or(0)
+    };
+    Ok(Finished {
+        bytes: end + moov.len() as u64,
+        samples: tracks.iter().map(|track| track.samples.len() as u64).sum(),
+        duration_ns: tracks.iter().map(duration_ns).max().unwrap_or(0),
+    })
 }

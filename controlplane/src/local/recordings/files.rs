@@ -3,7 +3,7 @@
 use dataplane::disks::{NewFile, NewFileError};
 use dataplane::media::library::NewPlace;
 use dataplane::transfer::journal::{Journal, Notes};
-use dataplane::transfer::take::{Take, TakeError, finish};
+use dataplane::transfer::take::{Finished, Take, TakeError, finish};
 
 /// Room is taken ahead of what is written, in the first of these steps for which there is room, bytes.
 const ROOM_STEPS_BYTES: [u64; 3] = [64 << 20, 8 << 20, 0];
@@ -12,7 +12,7 @@ const ROOM_LEFT_BYTES: u64 = 32 << 20;
 /// Room with which a recording ends because there is no more: what is written until the next look, at a gigabit per second.
 const ROOM_MIN_BYTES: u64 = 16 << 20;
 /// Every so many times the journal is written, what was written is waited for to be on the disk.
-const WRITES_PER_SYNC: u32 = 10;
+const WRITES_PER_SYNC: u32 = 5;
 
 /// The files; dropped, they leave nothing behind.
 pub(super) struct Files {
@@ -94,8 +94,8 @@ impl Files {
         Err(NewFileError::NoRoom { path: self.new.path().to_owned(), bytes: wanted_bytes })
     }
 
-    /// The file gets what is missing of it, and its name; its size.
-    pub(super) fn finish(mut self, takes: Vec<Take>) -> Result<u64, String> {
+    /// The file gets what is missing of it, and its name.
+    pub(super) fn finish(mut self, takes: Vec<Take>) -> Result<Finished, String> {
         self.write_journal();
         let finished = match finish(&mut self.new, takes) {
             Ok(finished) => finished,
@@ -105,7 +105,7 @@ impl Files {
         self.new.finish(finished.bytes).map_err(|error| error.to_string())?;
         drop(self.journal);
         self.place.keep();
-        Ok(finished.bytes)
+        Ok(finished)
     }
 
     /// What there is stays for the next start, if it can be told what it is.

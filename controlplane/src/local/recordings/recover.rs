@@ -1,4 +1,5 @@
-//! What a crash has left of recordings becomes files at the next start: all that was recorded up to about a second before.
+//! What a crash has left of recordings becomes files at the next start: all that was recorded up to about a second before, or up to
+//! some seconds before where the machine was what crashed.
 //!
 //! They are taken up before anything new can be recorded, so that nothing is written over, and made whole beside all that is played.
 
@@ -62,9 +63,11 @@ fn take_up_one(library: &Library, path: &str) -> Result<Option<Left>, String> {
 /// Makes files of what was taken up. Blocks.
 pub(super) fn finish(left: Vec<Left>) {
     for Left { path, files, takes } in left {
-        let seconds = takes.iter().map(Take::duration_ns).max().unwrap_or(0) as f64 / 1e9;
         match files.finish(takes) {
-            Ok(bytes) => tracing::warn!(%path, bytes, "a crash had cut this recording off: {seconds:.1} s of it are there"),
+            Ok(file) => {
+                let seconds = file.duration_ns as f64 / 1e9;
+                tracing::warn!(%path, bytes = file.bytes, "a crash had cut this recording off: {seconds:.1} s of it are there");
+            }
             Err(why) => tracing::warn!(%path, "a crash has cut this recording off: {why}"),
         }
     }
