@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_server_is_started_read_and_stopped() {
-        let script = "echo hello; echo 'ready: rtsp=127.0.0.1:5 http=127.0.0.1:6 rtp=7'; trap 'exit 0' TERM; while :; do sleep 0.05; done";
+        let script = "trap 'exit 0' TERM; echo hello; echo 'ready: rtsp=127.0.0.1:5 http=127.0.0.1:6 rtp=7'; while :; do sleep 0.05; done";
         let server = Server::spawn(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!((server.rtsp.port(), server.http.port(), server.ready["rtp"].as_str()), (5, 6, "7"));
         assert!(server.stop().unwrap().0.success());
